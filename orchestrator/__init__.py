@@ -1,0 +1,1 @@
+"""What launches, supervises, routes and serves. Imports of the stages only their core."""

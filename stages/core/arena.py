@@ -1,0 +1,199 @@
+"""The arena: every tensor that passes between processes lies here, in slots of fixed size.
+
+Layout of the one anonymous shared region (all pools in the order of the layout, sizes rounded up to pages)::
+
+    0          64         128                  headers, then a page boundary
+    +----------+----------+-- ... --+----------+================+======== ... =====+
+    | header 0 | header 1 |         | header n | payload slot 0 | payload slot 1 ..|
+    +----------+----------+-- ... --+----------+================+======== ... =====+
+
+    header, eight little-endian 64-bit words (one cache line, so that no two slots share one):
+    | generation | state | owner | job | nbytes | checksum | - | - |
+
+States of a slot, who moves it, and what the words mean then::
+
+    FREE ----reserve (arena)----> GRANTED ----write (view)----> WRITING ----seal (view)----> READY
+     ^                              ^  generation + 1             |  owner writes              |  nbytes, checksum
+     |                              +-----regrant (arena)---------+  generation + 1, bytes     |  are valid, bytes
+     |                                    owner died                 kept                      |  immutable
+     +------------------------------free (arena), generation + 1-------------------------------+
+
+Two sides. `Arena` is the owner: the orchestrator alone reserves, grants anew and frees. `View` is a borrower: a
+stage that writes slots granted to it and reads slots that are READY. A `SlotRef` carries the generation it was
+made for, so a reference that outlived its slot is refused (StaleSlot) and never reads another job's bytes; a READY
+slot whose bytes do not match its checksum is refused (TornSlot).
+"""
+
+import zlib
+from enum import IntEnum
+from typing import ClassVar
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.core.errors import StaleSlot, TornSlot
+from stages.core.region import Region
+
+PAGE = 4096
+_HEADER = 64
+_GENERATION, _STATE, _OWNER, _JOB, _NBYTES, _CHECKSUM = range(6)
+
+Bytes = NDArray[np.uint8]
+
+
+class SlotState(IntEnum):
+    """The state word of a slot; the module's docstring draws the transitions."""
+
+    FREE = 0
+    GRANTED = 1
+    WRITING = 2
+    READY = 3
+
+
+class PoolSpec(msgspec.Struct, frozen=True):
+    """`count` equal slots of `slot_bytes` bytes under a name: what kind of tensor they hold."""
+
+    name: str
+    count: int
+    slot_bytes: int
+
+
+class SlotRef(msgspec.Struct, frozen=True, array_like=True):
+    """A claim on slot `index` as it was in `generation`; worthless once the slot has been freed."""
+
+    index: int
+    generation: int
+
+
+class Layout:
+    """Where every slot lies; the same on all sides because it is computed from the same pool specs."""
+
+    def __init__(self, pools: tuple[PoolSpec, ...]) -> None:
+        self.pools = pools
+        self.indices: dict[str, range] = {}
+        self.payloads: list[tuple[int, int]] = []  # (offset, nbytes) by slot index
+        count = sum(pool.count for pool in pools)
+        offset = _pages(count * _HEADER)
+        for pool in pools:
+            self.indices[pool.name] = range(len(self.payloads), len(self.payloads) + pool.count)
+            for _ in range(pool.count):
+                self.payloads.append((offset, pool.slot_bytes))
+                offset += _pages(pool.slot_bytes)
+        self.nbytes = offset
+
+    def pool_of(self, index: int) -> str:
+        """The name of the pool that slot `index` belongs to."""
+        return next(name for name, indices in self.indices.items() if index in indices)
+
+
+def _pages(nbytes: int) -> int:
+    return -(-nbytes // PAGE) * PAGE
+
+
+class _Slots:
+    """What both sides share: the mapped headers and payloads, and the check of a reference."""
+
+    HEADER_WORDS: ClassVar[int] = _HEADER // 8
+
+    def __init__(self, region: Region, layout: Layout) -> None:
+        self.region = region
+        self.layout = layout
+        count = len(layout.payloads)
+        self._headers = region.array(0, count * _HEADER).view(np.uint64).reshape(count, self.HEADER_WORDS)
+
+    def _payload(self, index: int) -> Bytes:
+        return self.region.array(*self.layout.payloads[index])
+
+    def _header(self, ref: SlotRef) -> NDArray[np.uint64]:
+        if not 0 <= ref.index < len(self._headers):
+            raise StaleSlot(f"there is no slot {ref.index}")
+        header: NDArray[np.uint64] = self._headers[ref.index]
+        if int(header[_GENERATION]) != ref.generation:
+            raise StaleSlot(f"slot {ref.index} is of generation {int(header[_GENERATION])}, not {ref.generation}")
+        return header
+
+    def read(self, ref: SlotRef) -> Bytes:
+        """The bytes of a READY slot, read-only, without a copy. Raises StaleSlot or TornSlot."""
+        header = self._header(ref)
+        if header[_STATE] != SlotState.READY:
+            raise StaleSlot(f"slot {ref.index} is {SlotState(int(header[_STATE])).name}, not READY")
+        payload = self._payload(ref.index)[: int(header[_NBYTES])]
+        if zlib.crc32(payload.data) != int(header[_CHECKSUM]):
+            raise TornSlot(f"slot {ref.index} does not match its checksum")
+        payload.flags.writeable = False
+        return payload
+
+    def state(self, index: int) -> SlotState:
+        """The state word of slot `index`."""
+        return SlotState(int(self._headers[index, _STATE]))
+
+    def close(self) -> None:
+        """Give the shared region's descriptor back."""
+        self.region.close()
+
+
+class Arena(_Slots):
+    """The owner's side. One per orchestrator; the only code that reserves, grants anew or frees."""
+
+    def __init__(self, layout: Layout) -> None:
+        super().__init__(Region.create("triptych-arena", layout.nbytes), layout)
+        self._free = {name: list(reversed(indices)) for name, indices in layout.indices.items()}
+
+    def free_slots(self, pool: str) -> int:
+        """How many slots of `pool` can be reserved now."""
+        return len(self._free[pool])
+
+    def reserve(self, pool: str, owner: int, job: int) -> SlotRef:
+        """Grant a free slot of `pool` to stage number `owner` for `job`. Raises IndexError when none is free."""
+        index = self._free[pool].pop()
+        return self._grant(index, owner, job)
+
+    def regrant(self, ref: SlotRef, owner: int) -> SlotRef:
+        """Grant a slot whose owner died to another stage, its bytes kept; the old reference becomes stale."""
+        header = self._header(ref)
+        return self._grant(ref.index, owner, int(header[_JOB]))
+
+    def free(self, ref: SlotRef) -> None:
+        """End the claim; every reference to it becomes stale. Raises StaleSlot if it already is."""
+        header = self._header(ref)
+        header[_GENERATION] += 1
+        header[_STATE] = SlotState.FREE
+        self._free[self.layout.pool_of(ref.index)].append(ref.index)
+
+    def _grant(self, index: int, owner: int, job: int) -> SlotRef:
+        header = self._headers[index]
+        header[_GENERATION] += 1
+        header[_STATE] = SlotState.GRANTED
+        header[_OWNER] = owner
+        header[_JOB] = job
+        header[_NBYTES] = 0
+        return SlotRef(index, int(header[_GENERATION]))
+
+
+class View(_Slots):
+    """A borrower's side: stage number `owner` maps the arena of descriptor `fd`."""
+
+    def __init__(self, fd: int, layout: Layout, owner: int) -> None:
+        super().__init__(Region(fd, layout.nbytes), layout)
+        self._owner = owner
+
+    def write(self, ref: SlotRef) -> Bytes:
+        """The whole payload of a slot granted to this stage, writable, without a copy. Raises StaleSlot.
+
+        May be called again while WRITING: a job that comes back to its slot gets the same bytes.
+        """
+        header = self._header(ref)
+        if header[_OWNER] != self._owner or header[_STATE] not in (SlotState.GRANTED, SlotState.WRITING):
+            raise StaleSlot(f"slot {ref.index} is not granted to this stage")
+        header[_STATE] = SlotState.WRITING
+        return self._payload(ref.index)
+
+    def seal(self, ref: SlotRef, nbytes: int) -> None:
+        """Declare the first `nbytes` of the payload final. From here on they are immutable. Raises StaleSlot."""
+        header = self._header(ref)
+        if header[_OWNER] != self._owner or header[_STATE] != SlotState.WRITING:
+            raise StaleSlot(f"slot {ref.index} is not being written by this stage")
+        header[_NBYTES] = nbytes
+        header[_CHECKSUM] = zlib.crc32(self._payload(ref.index)[:nbytes].data)
+        header[_STATE] = SlotState.READY

@@ -1,0 +1,110 @@
+"""The board: what every stage is doing, in shared memory, so that asking costs the stage nothing.
+
+One row of 64-bit words a stage, 128 bytes apart. The stage is the only writer of its row, the orchestrator the only
+reader; each word is stored whole, and readers use words only one by one, so there is no lock::
+
+    | state | job | step | steps | beat_ns | busy_ns | infer_cpu_ns | cpu_ns | started | finished |
+"""
+
+import time
+from enum import IntEnum
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.core.region import Region
+
+_ROW_WORDS = 16
+
+
+class Doing(IntEnum):
+    """The state word of a stage."""
+
+    STARTING = 0
+    LOADING = 1
+    IDLE = 2
+    BUSY = 3
+    COMPILING = 4
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One stage's row, read at one moment. Times are nanoseconds of CLOCK_MONOTONIC or of CPU time."""
+
+    doing: Doing
+    job: int
+    step: int
+    steps: int
+    beat_ns: int
+    """When the row was last written."""
+    busy_ns: int
+    """Time since load spent on jobs."""
+    infer_cpu_ns: int
+    """CPU time of the process, all threads, inside model forwards since load."""
+    cpu_ns: int
+    """CPU time of the process, all threads, since load."""
+
+
+class Board:
+    """The orchestrator's side: creates the region and reads rows."""
+
+    def __init__(self, stages: int) -> None:
+        self.region = Region.create("triptych-board", stages * _ROW_WORDS * 8)
+        self._rows = _rows(self.region)
+
+    def read(self, stage: int) -> Row:
+        """The row of stage number `stage`."""
+        doing, *words = (int(word) for word in self._rows[stage, :8])
+        return Row(Doing(doing), *words)
+
+    def clear(self, stage: int) -> None:
+        """Reset a row, before a stage is spawned anew."""
+        self._rows[stage] = 0
+
+    def close(self) -> None:
+        """Give the shared region's descriptor back."""
+        self.region.close()
+
+
+class Beacon:
+    """A stage's side: writes its own row.
+
+    `cpu_ns` is sampled at every beat, `infer` brackets a forward; their difference is the CPU time a stage spends on
+    everything that is not the model.
+    """
+
+    def __init__(self, region: Region, stage: int) -> None:
+        self._row: NDArray[np.uint64] = _rows(region)[stage]
+        self._cpu_origin = 0
+        self._infer_cpu = 0
+        self._busy = 0
+
+    def loaded(self) -> None:
+        """Loading is over: CPU time counts from here."""
+        self._cpu_origin = time.process_time_ns()
+        self._infer_cpu = 0
+        self.beat(Doing.IDLE)
+
+    def beat(self, doing: Doing, job: int = 0, step: int = 0, steps: int = 0) -> None:
+        """Say what this stage is doing now."""
+        row = self._row
+        row[1] = job
+        row[2] = step
+        row[3] = steps
+        row[4] = time.monotonic_ns()
+        row[5] = self._busy
+        row[6] = self._infer_cpu
+        row[7] = time.process_time_ns() - self._cpu_origin if self._cpu_origin else 0
+        row[0] = doing
+
+    def busy(self, nanoseconds: int) -> None:
+        """Add time spent on a job."""
+        self._busy += nanoseconds
+
+    def inferred(self, cpu_nanoseconds: int) -> None:
+        """Add CPU time that all threads of this process spent inside one forward."""
+        self._infer_cpu += cpu_nanoseconds
+
+
+def _rows(region: Region) -> NDArray[np.uint64]:
+    return region.array(0, region.nbytes).view(np.uint64).reshape(-1, _ROW_WORDS)

@@ -1,0 +1,269 @@
+"""The configuration file, typed. After `load` no dict survives; unknown keys are refused with their path."""
+
+import json
+import os
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import msgspec
+
+from stages.core import cores
+from stages.core.arena import PoolSpec
+from stages.core.errors import ConfigError
+from stages.core.wire import KINDS, Kind
+
+Precision = Literal["auto", "bf16", "f32", "f16"]
+Share = Literal["auto", "disjoint", "timeslice"]
+Count = Annotated[int, msgspec.Meta(ge=1, le=1024)]
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
+
+DEMO = "demo"
+"""The `model.path` that stands for the embedded model."""
+
+
+class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of the tables of the file."""
+
+
+class ModelConfig(_Section, frozen=True, kw_only=True):
+    """`[model]`: what is served."""
+
+    path: str = DEMO
+    """A folder as optimum-cli exports it, relative to the file; or a hub id; or `demo`, the embedded model."""
+    precision: Precision = "auto"
+    """Inference precision; `auto` is the CPU's own default (bf16 where it has the instructions)."""
+    sizes: tuple[str, ...] = ()
+    """Picture sizes served, as `512x768` (width x height); empty means the size the model was trained for."""
+    prompt_chunks: Annotated[int, msgspec.Meta(ge=1, le=16)] = 3
+    """Windows of 75 tokens that the longest prompt may fill."""
+
+
+class PipelineConfig(_Section, frozen=True, kw_only=True):
+    """`[pipeline]`: how the stages work together."""
+
+    share: Share = "auto"
+    """`disjoint`: every stage has cores of its own. `timeslice`: all stages run on the same cores. `auto` chooses."""
+    order: Literal["arrival"] = "arrival"
+    """Which prompt goes first."""
+    queue_limit: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 64
+    """Images accepted beyond those that already have a slot."""
+    journal: Literal[""] = ""
+    """Reserved: a file that remembers accepted prompts over a restart. This version keeps none."""
+
+
+class ListenConfig(_Section, frozen=True, kw_only=True):
+    """`[listen]`: where clients connect."""
+
+    socket: str = "tcp://127.0.0.1:7801"
+    """ZeroMQ address of the prompt socket: tcp on a loopback address, or ipc."""
+    http: Literal[""] = ""
+    """Reserved: address of an HTTP gateway. This version has none."""
+
+
+class DeadlinesConfig(_Section, frozen=True, kw_only=True):
+    """`[deadlines]`: how long anything may take, in seconds, before somebody acts."""
+
+    load_s: Seconds = 300.0
+    """A stage may load this long."""
+    drain_s: Seconds = 30.0
+    """After SIGTERM, accepted prompts may take this long to finish."""
+    stop_s: Seconds = 2.0
+    """A stage that was told to stop may take this long before it is killed."""
+    send_s: Seconds = 2.0
+    """Answers on their way to clients may take this long at shutdown."""
+    restart_window_s: Seconds = 60.0
+    """A stage that dies `restarts` times while loading within this time is given up, and the server with it."""
+
+
+class StageConfig(_Section, frozen=True, kw_only=True):
+    """`[[stage]]`: the processes of one kind."""
+
+    kind: Kind
+    replicas: Count = 1
+    """Processes of this kind."""
+    cores: str = ""
+    """A Linux CPU list; empty means the cores that all stages share."""
+    threads: Annotated[int, msgspec.Meta(ge=0, le=1024)] = 0
+    """Inference threads; 0 means one a core."""
+    streams: Literal[1] = 1
+    """Forwards in flight at once."""
+    max_rows: Annotated[int, msgspec.Meta(ge=2, le=64)] = 2
+    """Rows of one U-Net forward; two are one image under guidance."""
+    implementation: str = ""
+    """`module:Class` of a stage of your own (stages.stage.Stage); empty means the one Triptych brings."""
+
+
+class Config(_Section, frozen=True, kw_only=True):
+    """The whole file. All of it has defaults: without a file, the embedded model is served."""
+
+    model: ModelConfig = ModelConfig()
+    pipeline: PipelineConfig = PipelineConfig()
+    listen: ListenConfig = ListenConfig()
+    deadlines: DeadlinesConfig = DeadlinesConfig()
+    restarts: Count = 3
+    """Deaths while loading before the server gives up."""
+    stage: tuple[StageConfig, ...] = ()
+    """A kind that is not named gets one process with the defaults."""
+    folder: str = ""
+    """Where relative paths start; `load` sets it to the folder of the file."""
+
+    def stages(self) -> tuple[StageConfig, ...]:
+        """One entry for every kind, in pipeline order, the missing ones filled in."""
+        named = {stage.kind: stage for stage in self.stage}
+        return tuple(named.get(kind, StageConfig(kind=kind)) for kind in KINDS)
+
+
+class StageSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """All that one stage process is told, as JSON on its command line."""
+
+    name: str
+    number: int
+    """The owner word of its slots, and its row on the board."""
+    kind: Kind
+    replica: int
+    implementation: str
+    """`module:Class`."""
+    cores: str
+    threads: int
+    bind_threads: bool
+    """Bind each inference thread to one core: only where no other stage uses these cores."""
+    max_rows: int
+    precision: Precision
+    model: str
+    """Model folder."""
+    sizes: tuple[tuple[int, int], ...]
+    """Width and height of the pictures served; the first is compiled at load."""
+    prompt_chunks: int
+    pools: tuple[PoolSpec, ...]
+    stages: int
+    """Rows of the board."""
+    arena_fd: int = -1
+    board_fd: int = -1
+    lifeline_fd: int = -1
+    parent: int = 0
+    """Process id of the orchestrator."""
+    address: str = ""
+    """ZeroMQ address of the hub's stage socket."""
+
+
+def load(path: Path | None, overrides: Iterable[str] = (), environ: Mapping[str, str] = os.environ) -> Config:
+    """Read a TOML file, or nothing for the embedded default; then the environment, then `section.key=value`s.
+
+    A variable `TRIPTYCH_SECTION_KEY` stands for `[section] key`. Raises ConfigError naming the key.
+    """
+    tables: dict[str, Any] = {}
+    if path is not None:
+        try:
+            tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"{path}: {error.strerror}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: not TOML: {error}") from error
+    for section in ("model", "pipeline", "listen", "deadlines"):
+        for key, value in environ.items():
+            prefix = f"TRIPTYCH_{section.upper()}_"
+            if key.startswith(prefix):
+                _set(tables, f"{section}.{key.removeprefix(prefix).lower()}", value, where=key)
+    for override in overrides:
+        dotted, equals, value = override.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {override}: write it like pipeline.queue_limit=8")
+        _set(tables, dotted.strip(), value.strip(), where=f"--set {dotted}")
+    tables["folder"] = str(path.resolve().parent if path else Path.cwd())
+    name = str(path) if path else "configuration"
+    try:
+        config = msgspec.convert(tables, Config, strict=True)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{name}: {_readable(str(error))}") from error
+    _check(config, name)
+    return config
+
+
+def _set(tables: dict[str, Any], dotted: str, value: str, where: str) -> None:
+    """Put a value that came as text at `section.key` or `stage.KIND.key`."""
+    parts = dotted.split(".")
+    if len(parts) == 3 and parts[0] == "stage":
+        listed = tables.setdefault("stage", [])
+        table = next((entry for entry in listed if entry.get("kind") == parts[1]), None)
+        if table is None:
+            table = {"kind": parts[1]}
+            listed.append(table)
+    elif len(parts) == 2:
+        table = tables.setdefault(parts[0], {})
+    elif len(parts) == 1:
+        table = tables
+    else:
+        raise ConfigError(f"{where}: no such key")
+    if not isinstance(table, dict):
+        raise ConfigError(f"{where}: `{parts[0]}` is no table")
+    try:
+        table[parts[-1]] = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        table[parts[-1]] = value
+
+
+_CHOICES = {
+    "precision": get_args(Precision),
+    "share": get_args(Share),
+    "kind": KINDS,
+    "order": ("arrival",),
+    "journal": ("",),
+    "http": ("",),
+    "streams": (1,),
+}
+"""What may stand at the keys of few values, for the message when something else does."""
+
+
+def _readable(message: str) -> str:
+    """Turn a msgspec message into one that names the key as the file spells it, and what may stand there."""
+    text, _, where = message.partition(" - at `")
+    key = where.rstrip("`").removeprefix("$").removeprefix(".")
+    choices = _CHOICES.get(key.rpartition(".")[2]) if text.startswith("Invalid enum value") else None
+    if choices:
+        text += "; this version takes " + " | ".join(json.dumps(choice) for choice in choices)
+    return f"{key}: {text}" if key else text
+
+
+def _check(config: Config, name: str) -> None:
+    kinds = [stage.kind for stage in config.stage]
+    if len(kinds) != len(set(kinds)):
+        raise ConfigError(f"{name}: stage: a kind stands twice; use `replicas` for more processes of one kind")
+    if ".." in Path(config.model.path).parts:
+        raise ConfigError(f"{name}: model.path: `..` is not followed; write the folder's absolute path")
+    for size in config.model.sizes:
+        parse_size(size, f"{name}: model.sizes")
+    for number, stage in enumerate(config.stage):
+        try:
+            cores.parse(stage.cores)
+        except ConfigError as error:
+            raise ConfigError(f"{name}: stage[{number}].cores: {error}") from error
+    _check_address(config.listen.socket, f"{name}: listen.socket")
+
+
+def parse_size(text: str, where: str) -> tuple[int, int]:
+    """Read `WxH` in pixels. Raises ConfigError that names the nearest valid size."""
+    width, _, height = text.lower().partition("x")
+    if not (width.isascii() and width.isdigit() and height.isascii() and height.isdigit()):
+        raise ConfigError(f"{where}: {text!r} is no size; write it like 512x512")
+    size = (int(width), int(height))
+    nearest = tuple(min(max(8, round(side / 8) * 8), 4096) for side in size)
+    if size != nearest:
+        raise ConfigError(f"{where}: {text} is not possible; the nearest size is {nearest[0]}x{nearest[1]}")
+    return size
+
+
+_LOOPBACK = ("tcp://127.", "tcp://localhost:", "tcp://[::1]:")
+
+
+def _check_address(address: str, where: str) -> None:
+    if address.startswith("ipc://") and len(address) > len("ipc://"):
+        return
+    if not address.startswith("tcp://"):
+        raise ConfigError(f"{where}: {address!r} is no address; write tcp://127.0.0.1:7801 or ipc://PATH")
+    if not address.startswith(_LOOPBACK):
+        raise ConfigError(f"{where}: {address} is off loopback, where anybody could use it; use tcp://127.0.0.1:PORT")
+    port = address.rpartition(":")[2]
+    if port != "*" and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise ConfigError(f"{where}: {address} has no port; write it like tcp://127.0.0.1:7801")

@@ -1,0 +1,242 @@
+"""The only ZeroMQ sockets. Each class is one end of one of the two kinds of pipe; all have deadlines and bounds.
+
+Hub and stages: a ROUTER at an abstract ipc address, one DEALER a stage. An abstract address has no file, so nothing is
+left behind however the processes die; anybody on the machine could connect to it, so the hub asks the kernel which
+process is behind a connection (SO_PEERCRED, handed over by libzmq as `Peer-Address`) and listens to its children only.
+
+Clients and hub: a ROUTER at the configured address, one DEALER a client.
+"""
+
+import errno
+import os
+import secrets
+import select
+import socket as unix
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import zmq
+
+from stages.core import wire
+from stages.core.errors import NoAnswer, StartFailed
+
+_STAGE_BYTES = 1 << 20
+_ANSWER_BYTES = 1 << 28
+_CLIENT_BACKLOG = 4096
+"""Messages that may wait for one client before it counts as gone."""
+
+
+class Peer(NamedTuple):
+    """One connection of a client, and who is at the other end as far as the kernel knows (None over tcp)."""
+
+    routing_id: bytes
+    uid: int | None
+
+
+def private_address() -> str:
+    """An ipc address without a file, that no other pipeline uses."""
+    return f"ipc://@triptych-{os.getpid()}-{secrets.token_hex(8)}"
+
+
+def _socket(context: zmq.Context[zmq.Socket[bytes]], kind: int, max_bytes: int) -> zmq.Socket[bytes]:
+    socket = context.socket(kind)
+    socket.linger = 0
+    socket.setsockopt(zmq.MAXMSGSIZE, max_bytes)
+    return socket
+
+
+def _bind(socket: zmq.Socket[bytes], address: str) -> str:
+    """Bind and return the address as bound (a port of `*` resolved). Raises StartFailed."""
+    path = address.removeprefix("ipc://")
+    try:
+        if address.startswith("ipc://") and not path.startswith("@"):
+            _clear_stale(path)
+        mask = os.umask(0o177)
+        try:
+            socket.bind(address)
+        finally:
+            os.umask(mask)
+    except (zmq.ZMQError, OSError) as error:
+        raise StartFailed(f"cannot listen at {address}: {error.strerror}") from error
+    return socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
+
+
+def _clear_stale(path: str) -> None:
+    """Refuse to take over a socket file that a living server listens at; libzmq would."""
+    with unix.socket(unix.AF_UNIX) as probe:
+        if os.path.exists(path) and probe.connect_ex(path) == 0:
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+
+
+def _credentials(frame: zmq.Frame) -> tuple[int, int] | None:
+    """(uid, pid) of the process that sent `frame` over ipc; None over tcp."""
+    try:
+        name, uid, _gid, pid = str(frame.get("Peer-Address")).rsplit(":", 3)
+        return (int(uid), int(pid)) if name == "localhost" else None
+    except (zmq.ZMQError, ValueError):
+        return None
+
+
+class StageHub:
+    """The hub's end of the pipes to all stages."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+        self.socket = _socket(context, zmq.ROUTER, _STAGE_BYTES)
+        self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self.address = _bind(self.socket, private_address())
+        self._routing_ids: dict[int, bytes] = {}
+        self._pids: dict[bytes, int] = {}
+
+    def receive(self) -> Iterator[tuple[int, wire.FromStage]]:
+        """All messages that have arrived, each with the process id the kernel names as its sender."""
+        while True:
+            try:
+                routing_id, frame = self.socket.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return
+            except ValueError:  # not two frames: no stage of ours
+                continue
+            sender = bytes(routing_id.buffer)
+            pid = self._pids.get(sender)
+            if pid is None:
+                who = _credentials(frame)
+                if who is None or who[0] != os.getuid():
+                    continue
+                pid = self._pids[sender] = who[1]
+                self._routing_ids[pid] = sender
+            yield pid, wire.unpack_from_stage(frame.bytes)
+
+    def send(self, pid: int, message: wire.ToStage) -> None:
+        """Send to the stage process `pid`; to one that is gone, nothing: its death is told by other means."""
+        routing_id = self._routing_ids.get(pid)
+        if routing_id is None:
+            return
+        try:
+            self.socket.send_multipart((routing_id, wire.pack(message)), zmq.NOBLOCK)
+        except zmq.ZMQError as error:
+            if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
+                raise
+
+    def forget(self, pid: int) -> None:
+        """Drop what is known of a process that has ended."""
+        routing_id = self._routing_ids.pop(pid, None)
+        if routing_id is not None:
+            del self._pids[routing_id]
+
+    def close(self) -> None:
+        """Close the socket."""
+        self.socket.close()
+
+
+class StageLink:
+    """A stage's end of its pipe to the hub."""
+
+    def __init__(self, address: str, lifeline: int) -> None:
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._socket = _socket(self._context, zmq.DEALER, _STAGE_BYTES)
+        self._socket.connect(address)
+        self._lifeline = lifeline
+        self._poller = zmq.Poller()
+        self._poller.register(self._socket, zmq.POLLIN)
+        self._poller.register(lifeline, zmq.POLLIN)
+
+    def orphaned(self) -> bool:
+        """Whether the orchestrator has died: nothing is ever written on the life-line, so readable means closed."""
+        return bool(select.select([self._lifeline], [], [], 0)[0])
+
+    def receive(self, wait: bool) -> Iterator[wire.ToStage]:
+        """All messages that have arrived; with `wait`, at least one, or none if orphaned meanwhile."""
+        if wait:
+            self._poller.poll()
+        while True:
+            try:
+                yield wire.unpack_to_stage(self._socket.recv(zmq.NOBLOCK))
+            except zmq.Again:
+                return
+
+    def send(self, message: wire.FromStage) -> None:
+        """Send to the hub."""
+        self._socket.send(wire.pack(message))
+
+    def close(self, linger_ms: int = 1000) -> None:
+        """Close, after what was sent has left or `linger_ms` have passed."""
+        self._socket.close(linger_ms)
+        self._context.term()
+
+
+class ClientHub:
+    """The hub's end of the prompt socket."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str) -> None:
+        self.socket = _socket(context, zmq.ROUTER, wire.MAX_REQUEST_BYTES)
+        self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self.socket.sndhwm = _CLIENT_BACKLOG
+        if address.startswith("tcp://"):
+            self.socket.setsockopt(zmq.HEARTBEAT_IVL, 5_000)
+            self.socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 15_000)
+            self.socket.setsockopt(zmq.IPV6, int("[" in address))
+        self.address = _bind(self.socket, address)
+
+    def receive(self) -> Iterator[tuple[Peer, bytes]]:
+        """All requests that have arrived, undecoded, each with its sender; what is no request is dropped."""
+        while True:
+            try:
+                frames = self.socket.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return
+            if len(frames) != 2:
+                continue
+            who = _credentials(frames[1])
+            yield Peer(bytes(frames[0].buffer), who[0] if who else None), frames[1].bytes
+
+    def send(self, routing_id: bytes, message: wire.HubMessage, payload: bytes | None = None) -> bool:
+        """Send, never waiting. False if the client is gone, or reads so slowly that it might as well be."""
+        frames = [routing_id, wire.encode(message)]
+        if payload is not None:
+            frames.append(payload)
+        try:
+            self.socket.send_multipart(frames, zmq.NOBLOCK)
+        except zmq.ZMQError as error:
+            if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
+                raise
+            return False
+        return True
+
+    def close(self, linger_ms: int) -> None:
+        """Close, after what was sent has left or `linger_ms` have passed."""
+        self.socket.close(linger_ms)
+
+
+class ClientLink:
+    """A client's end of the prompt socket."""
+
+    def __init__(self, address: str, connect_s: float) -> None:
+        self.address = address
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._socket = _socket(self._context, zmq.DEALER, _ANSWER_BYTES)
+        self._socket.setsockopt(zmq.IMMEDIATE, 1)
+        self._socket.sndtimeo = int(connect_s * 1000)
+        try:
+            self._socket.connect(address)
+        except zmq.ZMQError as error:
+            self.close()
+            raise NoAnswer(f"{address!r} is no address: {error.strerror}; write tcp://HOST:PORT") from error
+
+    def send(self, message: wire.ClientMessage) -> None:
+        """Send, waiting for a connection at most as long as the constructor was told. Raises NoAnswer."""
+        try:
+            self._socket.send(wire.encode(message))
+        except zmq.Again as error:
+            raise NoAnswer(f"nothing listens at {self.address}; start `triptych serve`, or name its address") from error
+
+    def receive(self, timeout_s: float) -> tuple[wire.HubMessage, bytes | None] | None:
+        """The next message and its binary frame, if it has one; None when `timeout_s` passes first."""
+        if not self._socket.poll(int(timeout_s * 1000)):
+            return None
+        message, *payload = self._socket.recv_multipart()
+        return wire.decode_hub_message(message), payload[0] if payload else None
+
+    def close(self) -> None:
+        """Close, after what was sent (a cancel, say) has left or a moment has passed."""
+        self._socket.close(200)
+        self._context.term()

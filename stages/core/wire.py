@@ -1,0 +1,397 @@
+"""Every message that crosses a process boundary, and the only code that encodes or decodes one.
+
+Two dialects. Between clients and the hub: JSON objects with a `type` field, strict, at most one binary frame after an
+`image` (CONTRACTS of the prompt socket). Between the hub and its stages: msgpack arrays, trusted, never a tensor:
+tensors stay in the arena and messages carry `SlotRef`s. Times ending in `_ns` are CLOCK_MONOTONIC, which all
+processes of one machine share.
+"""
+
+import json
+from typing import Any, ClassVar, Literal
+
+import msgspec
+
+from stages.core.arena import SlotRef
+from stages.core.errors import BadRequest, TriptychError, by_code
+
+Kind = Literal["text", "unet", "vae"]
+KINDS: tuple[Kind, ...] = ("text", "unet", "vae")
+"""The stages in the order a job passes them."""
+
+Format = Literal["png", "jpeg", "webp"]
+
+MAX_REQUEST_BYTES = 1 << 20
+
+
+class _Json(msgspec.Struct, frozen=True, tag_field="type", forbid_unknown_fields=True):
+    """Base of the messages between clients and the hub."""
+
+
+# Client to hub.
+
+
+class Submit(_Json, frozen=True, kw_only=True, tag="submit"):
+    """Make `n` images of `prompt`. None stands for the model's own default; a seed of None is drawn and reported."""
+
+    id: str
+    prompt: str
+    negative_prompt: str = ""
+    steps: int | None = None
+    guidance_scale: float | None = None
+    seed: int | None = None
+    width: int | None = None
+    height: int | None = None
+    schedule: str | None = None
+    n: int = 1
+    priority: int = 0
+    deadline_s: float | None = None
+    preview_every: int = 0
+    output_format: Format = "png"
+    trace: bool = False
+    """Ask for a `traced` message with the stamps of every stage before `done`."""
+
+
+class Cancel(_Json, frozen=True, kw_only=True, tag="cancel"):
+    """Give up the prompt `id` of this client."""
+
+    id: str
+
+
+class StatusRequest(_Json, frozen=True, kw_only=True, tag="status"):
+    """Ask for a `status` answer."""
+
+
+ClientMessage = Submit | Cancel | StatusRequest
+
+# Hub to client.
+
+
+class Accepted(_Json, frozen=True, kw_only=True, tag="accepted"):
+    """The prompt is in: `position` prompts wait before it; `eta_s` seconds until done, None before anything ran."""
+
+    id: str
+    position: int
+    eta_s: float | None
+
+
+class Progress(_Json, frozen=True, kw_only=True, tag="progress"):
+    """Image `index` of the prompt is in `stage` and has finished `step` of `steps` there."""
+
+    id: str
+    stage: Kind
+    step: int
+    steps: int
+    index: int = 0
+
+
+class Timings(msgspec.Struct, frozen=True):
+    """Seconds an image spent waiting, in each stage, and from submit to image."""
+
+    queue_s: float
+    text_s: float
+    unet_s: float
+    vae_s: float
+    total_s: float
+
+
+class Image(_Json, frozen=True, kw_only=True, tag="image"):
+    """Image `index` of the prompt is done; its encoded bytes are the binary frame that follows."""
+
+    id: str
+    index: int
+    format: Format
+    width: int
+    height: int
+    seed: int
+    timings: Timings
+
+
+class Slice(msgspec.Struct, frozen=True):
+    """Image `index` held `slot`, or was worked on in it by process `pid`, from `began_ns` to `ended_ns`."""
+
+    what: Literal["hold", "work", "step"]
+    index: int
+    stage: str
+    """Name of the stage process, as `unet-0`; for a hold the slot's pool."""
+    pid: int
+    slot: int
+    began_ns: int
+    ended_ns: int
+    step: int = 0
+
+
+class Traced(_Json, frozen=True, kw_only=True, tag="traced"):
+    """What `trace` asked for: every stamp of this prompt, in the order of their beginnings."""
+
+    id: str
+    slices: tuple[Slice, ...]
+
+
+class Done(_Json, frozen=True, kw_only=True, tag="done"):
+    """All images of the prompt have been sent. Terminal."""
+
+    id: str
+
+
+class Failed(_Json, frozen=True, kw_only=True, tag="failed"):
+    """The prompt will not be finished; `code` is one of stages.core.errors. Terminal."""
+
+    id: str
+    code: str
+    message: str
+    retryable: bool
+
+    @classmethod
+    def of(cls, id: str, error: TriptychError) -> "Failed":
+        """The message of an error."""
+        return cls(id=id, code=error.code, message=error.message, retryable=error.retryable)
+
+    def error(self) -> TriptychError:
+        """The error of a message."""
+        return by_code(self.code)(self.message)
+
+
+class QueueStatus(msgspec.Struct, frozen=True):
+    """Prompts (counted by image) that wait for their first stage, and how many may."""
+
+    waiting: int
+    limit: int
+
+
+class ArenaStatus(msgspec.Struct, frozen=True):
+    """Slots of all pools, and how many of them are free."""
+
+    slots: int
+    free: int
+
+
+class HopStatus(msgspec.Struct, frozen=True):
+    """Microseconds from one stage putting a job down to the next, idle stage taking it up; None before the first."""
+
+    p50: float | None
+    p99: float | None
+
+
+class StageStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One stage process as it is now."""
+
+    name: str
+    kind: Kind
+    replica: int
+    pid: int | None
+    state: str
+    cores_asked: str
+    cores_seen: str
+    """The union of the masks of all its threads, as the kernel gives them now."""
+    threads: int
+    job: str | None
+    """The prompt's id."""
+    step: int
+    steps: int
+    busy_share: float
+    restarts: int
+    rss_bytes: int
+    pss_bytes: int
+    cpu_outside_infer_share: float | None
+    """Share of this process's CPU time since load that was not inside a model forward."""
+
+
+class Status(_Json, frozen=True, kw_only=True, tag="status"):
+    """Answer to a status request."""
+
+    state: Literal["starting", "serving", "draining"]
+    uptime_s: float
+    model: str
+    queue: QueueStatus
+    arena: ArenaStatus
+    stages: tuple[StageStatus, ...]
+    hop_us: HopStatus
+    hub_pid: int
+    hub_cpu_s: float
+
+
+HubMessage = Accepted | Progress | Image | Traced | Done | Failed | Status
+
+
+# Hub to stage.
+
+
+class _Packed(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Base of the messages between the hub and its stages."""
+
+    kind: ClassVar[Kind]
+
+
+class RunText(_Packed, frozen=True):
+    """Encode `prompts` (one a row, the negative one first) into `output`."""
+
+    kind: ClassVar[Kind] = "text"
+    job: int
+    output: SlotRef
+    prompts: tuple[str, ...]
+
+
+class RunUnet(_Packed, frozen=True):
+    """Denoise from `seed`, or from the checkpoint found in `output`, guided by the prompt embeds in `input`."""
+
+    kind: ClassVar[Kind] = "unet"
+    job: int
+    output: SlotRef
+    input: SlotRef
+    input_shape: tuple[int, ...]
+    """[rows, tokens, dim], float32."""
+    width: int
+    height: int
+    steps: int
+    guidance_scale: float
+    schedule: str | None
+    seed: int
+
+
+class RunVae(_Packed, frozen=True):
+    """Decode the latents in `input` and encode the picture, with its metadata, into `output`."""
+
+    kind: ClassVar[Kind] = "vae"
+    job: int
+    output: SlotRef
+    input: SlotRef
+    input_shape: tuple[int, ...]
+    """[channels, height / 8, width / 8], float32."""
+    format: Format
+    metadata: dict[str, str]
+
+
+class Drop(_Packed, frozen=True):
+    """Forget the job, wherever it is; answered by Dropped, or by the Put or Fault that was already on its way."""
+
+    job: int
+
+
+class Stop(_Packed, frozen=True):
+    """Leave after the current unit of work."""
+
+
+Run = RunText | RunUnet | RunVae
+ToStage = Run | Drop | Stop
+
+# Stage to hub.
+
+
+class Hello(_Packed, frozen=True):
+    """First message of a stage process: it is alive and begins to load."""
+
+    name: str
+    pid: int
+
+
+class Loaded(_Packed, frozen=True):
+    """The stage can take jobs. `cores` is the union of the masks of all its threads after a warm-up."""
+
+    load_s: float
+    cores: str
+    threads: int
+    precision: str
+
+
+class LoadFailed(_Packed, frozen=True):
+    """The stage cannot load and exits."""
+
+    code: str
+    message: str
+
+
+class Took(_Packed, frozen=True):
+    """The stage has taken the job up."""
+
+    job: int
+    began_ns: int
+
+
+class Stepped(_Packed, frozen=True):
+    """The U-Net has finished step `step` of `steps` of the job; the checkpoint in its slot says so too."""
+
+    job: int
+    step: int
+    steps: int
+    began_ns: int
+    ended_ns: int
+
+
+class Put(_Packed, frozen=True):
+    """The stage has put the job down; `output`, of `shape`, is sealed."""
+
+    job: int
+    output: SlotRef
+    shape: tuple[int, ...]
+    began_ns: int
+    ended_ns: int
+
+
+class Dropped(_Packed, frozen=True):
+    """The stage has forgotten the job."""
+
+    job: int
+
+
+class Fault(_Packed, frozen=True):
+    """The job raised an error in the stage; the stage goes on."""
+
+    job: int
+    code: str
+    message: str
+
+
+FromStage = Hello | Loaded | LoadFailed | Took | Stepped | Put | Dropped | Fault
+Report = Took | Stepped | Put | Dropped | Fault
+
+_pack = msgspec.msgpack.Encoder().encode
+_to_stage: msgspec.msgpack.Decoder[ToStage] = msgspec.msgpack.Decoder(ToStage)
+_from_stage: msgspec.msgpack.Decoder[FromStage] = msgspec.msgpack.Decoder(FromStage)
+_to_json = msgspec.json.Encoder().encode
+_client_message: msgspec.json.Decoder[ClientMessage] = msgspec.json.Decoder(ClientMessage)
+_hub_message: msgspec.json.Decoder[HubMessage] = msgspec.json.Decoder(HubMessage)
+
+
+def pack(message: ToStage | FromStage) -> bytes:
+    """Encode a message between the hub and a stage."""
+    return _pack(message)
+
+
+def unpack_to_stage(frame: bytes) -> ToStage:
+    """Decode what the hub sent to a stage."""
+    return _to_stage.decode(frame)
+
+
+def unpack_from_stage(frame: bytes) -> FromStage:
+    """Decode what a stage sent to the hub."""
+    return _from_stage.decode(frame)
+
+
+def encode(message: ClientMessage | HubMessage) -> bytes:
+    """Encode a message between a client and the hub."""
+    return _to_json(message)
+
+
+def decode_hub_message(frame: bytes) -> HubMessage:
+    """Decode what the hub sent to a client."""
+    return _hub_message.decode(frame)
+
+
+def decode_client_message(frame: bytes) -> ClientMessage:
+    """Decode what a client sent. Raises BadRequest, whatever the bytes are."""
+    if len(frame) > MAX_REQUEST_BYTES:
+        raise BadRequest(f"the request has {len(frame):,} bytes; at most {MAX_REQUEST_BYTES:,} are read")
+    try:
+        return _client_message.decode(frame)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise BadRequest(f"not a request: {error}") from error
+
+
+def id_of_broken(frame: bytes) -> str | None:
+    """The id of a request that could not be decoded, if one can be made out, so that it can be answered."""
+    try:
+        found: Any = json.loads(frame[:MAX_REQUEST_BYTES])
+    except (ValueError, RecursionError):
+        return None
+    name = found.get("id") if isinstance(found, dict) else None
+    return name if isinstance(name, str) and 0 < len(name) <= 128 and name.isprintable() else None
