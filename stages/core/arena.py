@@ -115,13 +115,18 @@ class _Slots:
 
     def read(self, ref: SlotRef) -> Bytes:
         """The bytes of a READY slot, read-only, without a copy. Raises StaleSlot or TornSlot."""
+        payload = self.lend(ref)
+        payload.flags.writeable = False
+        return payload
+
+    def lend(self, ref: SlotRef) -> Bytes:
+        """As `read`, for a library that binds writable buffers only (OpenVINO) and yet does not write its inputs."""
         header = self._header(ref)
         if header[_STATE] != SlotState.READY:
             raise StaleSlot(f"slot {ref.index} is {SlotState(int(header[_STATE])).name}, not READY")
         payload = self._payload(ref.index)[: int(header[_NBYTES])]
         if zlib.crc32(payload.data) != int(header[_CHECKSUM]):
             raise TornSlot(f"slot {ref.index} does not match its checksum")
-        payload.flags.writeable = False
         return payload
 
     def state(self, index: int) -> SlotState:

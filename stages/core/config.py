@@ -73,8 +73,6 @@ class DeadlinesConfig(_Section, frozen=True, kw_only=True):
     """A stage that was told to stop may take this long before it is killed."""
     send_s: Seconds = 2.0
     """Answers on their way to clients may take this long at shutdown."""
-    restart_window_s: Seconds = 60.0
-    """A stage that dies `restarts` times while loading within this time is given up, and the server with it."""
 
 
 class StageConfig(_Section, frozen=True, kw_only=True):
@@ -102,8 +100,8 @@ class Config(_Section, frozen=True, kw_only=True):
     pipeline: PipelineConfig = PipelineConfig()
     listen: ListenConfig = ListenConfig()
     deadlines: DeadlinesConfig = DeadlinesConfig()
-    restarts: Count = 3
-    """Deaths while loading before the server gives up."""
+    load_attempts: Count = 3
+    """A stage that dies this often in a row while loading is given up, and the server with it."""
     stage: tuple[StageConfig, ...] = ()
     """A kind that is not named gets one process with the defaults."""
     folder: str = ""

@@ -1,0 +1,105 @@
+"""The `triptych` command: finds the subcommand, runs it, and turns what it raises into one line and an exit status."""
+
+import argparse
+import importlib
+import io
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any, Protocol, cast
+
+from orchestrator.cli.parser import Parser
+from stages.core.errors import TriptychError
+
+COMMANDS = {
+    "serve": "launch a pipeline and keep it running",
+    "generate": "make pictures of the prompts named on the command line",
+    "stream": "make pictures of the prompts in a file, or as they are piped in",
+    "status": "show what a running pipeline is doing",
+    "check": "say how a configuration would run on this machine",
+}
+"""The subcommands; each is the module of that name in orchestrator.cli, imported only when it is asked for."""
+
+
+class Command(Protocol):
+    """What a module of a subcommand has."""
+
+    def arguments(self, parser: Parser) -> None:
+        """Declare its options."""
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Do it, and return the exit status."""
+
+
+class _Version(argparse.Action):
+    """`--version`, looked up only then: reading package metadata is slow."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            found = version("triptych")
+        except PackageNotFoundError:
+            found = "(not installed)"
+        parser.exit(0, f"triptych {found}\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (default: this process's) and return its exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words[: words.index("--")] if "--" in words else "--debug" in words
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a picture's name must not end the program in a latin-1 locale
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        command, args = parse(words)
+        return command.run(args)
+    except SystemExit as leaving:  # argparse, after its line
+        return leaving.code if isinstance(leaving.code, int) else 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has left; what Python still holds for it must not raise again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except TriptychError as error:
+        return _fail(error.message, error.exit_status, debug)
+    except Exception as error:
+        return _fail(f"internal: {type(error).__name__}: {error} (--debug shows where; please report it)", 1, debug)
+
+
+def parse(words: Sequence[str]) -> tuple[Command, argparse.Namespace]:
+    """The subcommand's module and its options. Raises SystemExit as argparse does, its message written."""
+    split = next((number for number, word in enumerate(words) if not word.startswith("-")), len(words))
+    top = Parser(
+        "triptych",
+        "Stable Diffusion on CPUs: three processes, joined by pipes, one picture after another.",
+        epilog="\n".join(["commands:", *(f"  {name:10}{does}" for name, does in COMMANDS.items())]),
+    )
+    top.add_argument("--version", action=_Version, nargs=0, help="show the version and leave")
+    _debug_option(top)
+    top.add_argument("command", choices=COMMANDS, metavar="command", help="one of those below; each has --help")
+    name = top.parse_args(words[: split + 1]).command
+    command = cast("Command", importlib.import_module(f"orchestrator.cli.{name}"))
+    parser = Parser(f"triptych {name}", f"Triptych: {COMMANDS[name]}.")
+    command.arguments(parser)
+    _debug_option(parser)
+    # Intermixed, so that a prompt may also stand behind an option.
+    args = parser.parse_intermixed_args(words[split + 1 :])
+    args.debug = "--debug" in words[:split] or args.debug
+    return command, args
+
+
+def _debug_option(parser: Parser) -> None:
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+
+
+def _fail(message: str, status: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    print(f"triptych: error: {' '.join(message.split())}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The subcommands of `triptych`, one file each, and what they share."""

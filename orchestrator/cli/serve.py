@@ -1,0 +1,44 @@
+"""`triptych serve`: one pipeline, until SIGTERM."""
+
+import argparse
+import json
+import logging
+from collections import Counter
+
+import msgspec
+
+from orchestrator import hub
+from orchestrator.cli.options import add_config_argument, add_json, config_path
+from orchestrator.cli.parser import Parser
+from stages.core import config
+
+
+def arguments(parser: Parser) -> None:
+    """Declare the options."""
+    add_config_argument(parser)
+    add_json(parser, "write the ready line as JSON")
+    # Whoever starts a pipeline for itself holds the other end; see orchestrator.launch.
+    parser.add_argument("--lifeline-fd", type=int, help=argparse.SUPPRESS)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve."""
+    loaded = config.load(config_path(args), args.set)
+    logging.basicConfig(format="triptych: %(message)s", level=logging.DEBUG if args.debug else logging.INFO)
+    return hub.serve(
+        loaded,
+        ready=lambda ready: print(line(ready, args.json), flush=True),
+        lifeline=args.lifeline_fd,
+    )
+
+
+def line(ready: hub.Ready, as_json: bool) -> str:
+    """The ready line, for people or for programs."""
+    if as_json:
+        return json.dumps(msgspec.to_builtins(ready))
+    replicas = Counter(stage.kind for stage in ready.stages)
+    stages = " | ".join(
+        f"{stage.kind if replicas[stage.kind] == 1 else stage.name} {stage.cores_seen or stage.cores_asked}"
+        for stage in ready.stages
+    )
+    return f"triptych: ready at {ready.address} with {ready.model}, {stages}, loaded in {ready.load_s:.1f} s"

@@ -1,0 +1,107 @@
+"""`triptych status`: what a running pipeline is doing, as a table or as JSON."""
+
+import argparse
+import json
+import time
+
+import msgspec
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.cli import options
+from orchestrator.cli.amounts import memory
+from orchestrator.cli.parser import Parser
+from orchestrator.client import Client
+from stages.core import wire
+
+_EVERY_S = 1.0
+_PIPE_COLUMNS = 160
+"""Width of the table where there is no terminal to fit it into."""
+
+
+def arguments(parser: Parser) -> None:
+    """Declare the options."""
+    options.add_connect(parser, "address of the pipeline (default: tcp://127.0.0.1:7801)")
+    options.add_json(parser, "one JSON object (with --watch, one a second)")
+    parser.add_argument("--watch", action="store_true", help="again every second, until Ctrl-C")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Ask and show."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_PIPE_COLUMNS)
+    with Client(options.address(args)) as client:
+        status = client.status()
+        if args.json or not args.watch:
+            while True:
+                if args.json:
+                    print(as_json(status), flush=True)
+                else:
+                    console.print(table(status))
+                if not args.watch:
+                    return 0
+                time.sleep(_EVERY_S)
+                status = client.status()
+        with Live(table(status), console=console, auto_refresh=False, screen=False) as live:
+            while True:
+                time.sleep(_EVERY_S)
+                live.update(table(client.status()), refresh=True)
+
+
+def as_json(status: wire.Status) -> str:
+    """The object that programs read."""
+    fields = msgspec.to_builtins(status)
+    del fields["type"]
+    return json.dumps(fields)
+
+
+def table(status: wire.Status) -> RenderableType:
+    """A row for each stage process, and what they share below."""
+    rows = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    rows.add_column("stage", style="bold", no_wrap=True)
+    for name in ("pid", "state", "cores", "seen"):
+        rows.add_column(name, no_wrap=True)
+    for name in ("threads", "job", "step", "busy", "restarts", "RSS", "PSS", "outside"):
+        rows.add_column(name, justify="right", no_wrap=True)
+    for stage in status.stages:
+        rows.add_row(
+            stage.name,
+            str(stage.pid or "-"),
+            Text(stage.state, style=_COLOURS.get(stage.state, "yellow")),
+            stage.cores_asked,
+            Text(stage.cores_seen or "-", style="" if stage.cores_seen == stage.cores_asked else "red"),
+            str(stage.threads),
+            Text((stage.job or "-")[:8]),
+            f"{stage.step}/{stage.steps}" if stage.job else "-",
+            f"{stage.busy_share:.0%}",
+            Text(str(stage.restarts), style="red" if stage.restarts else ""),
+            memory(stage.rss_bytes),
+            memory(stage.pss_bytes),
+            "-" if stage.cpu_outside_infer_share is None else f"{stage.cpu_outside_infer_share:.1%}",
+        )
+    return Group(rows, *(Text(line) for line in _below(status)))
+
+
+_COLOURS = {"busy": "green", "idle": "dim"}
+
+
+def _below(status: wire.Status) -> list[str]:
+    hop = status.hop_us
+    hops = "none yet" if hop.p50 is None or hop.p99 is None else f"p50 {hop.p50:.0f} us, p99 {hop.p99:.0f} us"
+    return [
+        f"{status.model}, {status.state} for {_duration(status.uptime_s)}, hub process {status.hub_pid}",
+        f"queue {status.queue.waiting} of {status.queue.limit}"
+        f"   arena {status.arena.free} of {status.arena.slots} slots free   hops {hops}",
+    ]
+
+
+def _duration(seconds: float) -> str:
+    minutes, left = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {left:02} s" if minutes else f"{left} s"

@@ -1,0 +1,128 @@
+"""From prompts to files: what `generate` and `stream` both do, in one loop."""
+
+import argparse
+import time
+from typing import Protocol, assert_never
+
+from orchestrator import trace
+from orchestrator.cli import display, options
+from orchestrator.cli.connection import Connection, connect
+from orchestrator.cli.display import Display
+from orchestrator.cli.pictures import Folder
+from orchestrator.cli.report import JsonReport, PlainReport, Report
+from orchestrator.cli.session import WINDOW, Failure, Outcome, Picture, Session, Trace
+from stages.core import wire
+
+_TICK_S = 0.1
+"""How long the loop may wait for one thing while another could happen."""
+
+_PATIENCE_S: dict[type[options.Private | options.Remote], float] = {options.Private: 5.0, options.Remote: 900.0}
+"""Others may fill a shared pipeline for a while; what our own, empty one refuses will never fit."""
+
+
+class Source(Protocol):
+    """Where prompts come from."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether all have been read."""
+
+    def read(self, session: Session, report: Report, wait_s: float) -> bool:
+        """Ask the session for the next prompt, or report why it is none; False if none comes in `wait_s` seconds."""
+
+
+class Work:
+    """One command: its prompts, their pictures, and what is said about them."""
+
+    def __init__(self, session: Session, source: Source, folder: Folder, report: Report, screen: Display) -> None:
+        self.traced: list[trace.Entry] = []
+        self._session = session
+        self._source = source
+        self._folder = folder
+        self._report = report
+        self._screen = screen
+
+    def run(self, connection: Connection) -> None:
+        """Until the source has ended and every prompt with it. Ctrl-C gives up what is with the server."""
+        began = time.monotonic()
+        try:
+            while not (self._source.ended and self._session.finished):
+                self._turn(connection)
+        except KeyboardInterrupt:
+            connection.cancel(self._session.sent)
+            raise
+        now = time.monotonic()
+        started = self._session.began_at or now
+        self._report.summary(self._session.images_done, now - started, started - began, self._folder.path)
+
+    def _turn(self, connection: Connection) -> None:
+        session = self._session
+        # 1. Read, as far as there is room; wait for a line only when there is nothing else to wait for.
+        for _ in range(WINDOW):
+            if self._source.ended or not session.room:
+                break
+            wait_s = _TICK_S if session.finished and connection.connected else 0.0
+            if not self._source.read(session, self._report, wait_s):
+                break
+        # 2. Send what is due.
+        if connection.connected:
+            for request in session.due(time.monotonic()):
+                connection.send(request)
+        # 3. Take one message in.
+        event = connection.receive(0.0 if session.finished else _TICK_S)
+        now = time.monotonic()
+        if event is not None:
+            self._tell(session.on_event(*event, now))
+        # 4. Draw.
+        self._screen.show(session, connection.status, connection.connected, now)
+
+    def _tell(self, outcome: Outcome | None) -> None:
+        match outcome:
+            case None:
+                return
+            case Picture(job, image, encoded):
+                path = self._folder.write(job.number + image.index, job.request.prompt, image, encoded)
+                self._report.picture(outcome, path)
+            case Failure():
+                self._report.failure(outcome)
+            case Trace(job, traced):
+                self.traced.append(trace.Entry(job.request.prompt, job.request.id, traced))
+            case _:
+                assert_never(outcome)
+
+
+def carry_out(args: argparse.Namespace, source: Source, per_stage: bool) -> Session:
+    """Make the pictures that `args` and `source` ask for, and say so; returns what has become of them."""
+    where = options.target(args)
+    folder = Folder(options.out(args))
+    folder.open()
+    session = Session(_PATIENCE_S[type(where)])
+    screen = display.choose(args.json, per_stage)
+    report: Report = JsonReport(screen.say) if args.json else PlainReport(screen.say)
+    work = Work(session, source, folder, report, screen)
+    try:
+        with connect(where, args.debug) as connection, screen:
+            work.run(connection)
+    finally:
+        if args.trace and work.traced:  # also what there is after Ctrl-C
+            trace.write(args.trace, work.traced)
+    return session
+
+
+def defaults(args: argparse.Namespace) -> wire.Submit:
+    """The request that the options describe, without id and prompt."""
+    width, height = args.size or (None, None)
+    return wire.Submit(
+        id="",
+        prompt="",
+        negative_prompt=args.negative,
+        steps=args.steps,
+        guidance_scale=args.guidance,
+        seed=args.seed,
+        width=width,
+        height=height,
+        schedule=args.schedule,
+        n=args.n,
+        output_format=args.format,
+        trace=args.trace is not None,
+    )

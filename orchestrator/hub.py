@@ -1,0 +1,339 @@
+"""The hub: the one loop that performs what the router and the supervisor decide."""
+
+import logging
+import os
+import secrets
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Literal, assert_never
+
+import msgspec
+import zmq
+
+from orchestrator import router as routing
+from orchestrator import supervisor as supervision
+from orchestrator.child import Child
+from orchestrator.observe import Observer
+from orchestrator.plan import Machine, Plan, plan
+from orchestrator.router import Router
+from orchestrator.supervisor import Supervisor
+from orchestrator.weights import locate
+from stages.core import wire
+from stages.core.arena import Arena, Layout
+from stages.core.board import Board, Doing
+from stages.core.config import Config
+from stages.core.errors import BadRequest, TriptychError
+from stages.core.link import ClientHub, StageHub
+from stages.core.model import read_card
+
+log = logging.getLogger("triptych")
+
+_KILL_S = 2.0
+"""A killed process that is not gone by then is in the kernel's hands; nothing is gained by waiting."""
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """The pipeline serves: where, what, and after how long."""
+
+    address: str
+    model: str
+    load_s: float
+    stages: tuple[wire.StageStatus, ...]
+
+
+def serve(config: Config, *, ready: Callable[[Ready], None], lifeline: int | None = None) -> int:
+    """Run a pipeline until SIGTERM or SIGINT, or until `lifeline` reads end of file; returns the exit status.
+
+    The socket listens, and prompts are accepted, from before the stages have loaded; `ready` is called once, when
+    they all have. The first signal lets accepted prompts finish, a second one ends everything at once. Raises
+    TriptychError when the pipeline cannot start, or a stage cannot be kept alive.
+    """
+    hub = Hub(config, plan(config, read_card(locate(config)), Machine.here()), ready, lifeline)
+    try:
+        with _signals() as inbox:
+            return hub.run(inbox)
+    finally:
+        hub.close()
+
+
+class Inbox:
+    """Signals that have come, and a descriptor that is readable while some may have."""
+
+    def __init__(self, wakeup: socket.socket) -> None:
+        self._wakeup = wakeup
+        self._signals: list[int] = []
+
+    def fileno(self) -> int:
+        """For a poll set."""
+        return self._wakeup.fileno()
+
+    def append(self, number: int) -> None:
+        """Called by the signal handler."""
+        self._signals.append(number)
+
+    def take(self) -> list[int]:
+        """All signals since the last call."""
+        with suppress(BlockingIOError):
+            self._wakeup.recv(4096)
+        signals, self._signals = self._signals, []
+        return signals
+
+
+@contextmanager
+def _signals() -> Iterator[Inbox]:
+    """SIGINT and SIGTERM go into an inbox for the loop to read, and wake its poll."""
+    theirs, ours = socket.socketpair()
+    theirs.setblocking(False)
+    ours.setblocking(False)
+    inbox = Inbox(ours)
+    handled = (signal.SIGINT, signal.SIGTERM)
+    old_fd = signal.set_wakeup_fd(theirs.fileno())
+    old = [signal.signal(number, lambda number, _frame: inbox.append(number)) for number in handled]
+    try:
+        yield inbox
+    finally:
+        signal.set_wakeup_fd(old_fd)
+        for number, handler in zip(handled, old, strict=True):
+            signal.signal(number, handler)
+        theirs.close()
+        ours.close()
+
+
+class Hub:
+    """One pipeline: its memory, its sockets, its processes, and the loop over them."""
+
+    def __init__(self, config: Config, plan: Plan, ready: Callable[[Ready], None], lifeline: int | None) -> None:
+        self._deadlines = config.deadlines
+        self._plan = plan
+        self._ready = ready
+        self._lifeline = lifeline
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._clients = ClientHub(self._context, config.listen.socket)
+        self._stages = StageHub(self._context)
+        self._arena = Arena(Layout(plan.pools))
+        self._board = Board(len(plan.stages))
+        self._children: dict[str, Child] = {}
+        self._specs = {spec.name: spec for spec in plan.stages}
+        self._router = Router(plan, self._arena, config.pipeline.queue_limit)
+        self._supervisor = Supervisor(
+            list(self._specs), config.load_attempts, config.deadlines.load_s, config.deadlines.stop_s
+        )
+        self._observer = Observer(
+            plan,
+            self._arena,
+            self._board,
+            self._router,
+            self._supervisor,
+            self._children,
+            config.pipeline.queue_limit,
+        )
+        self._state: Literal["starting", "serving", "draining"] = "starting"
+        self._drain_until = 0.0
+        self._stopping = False
+        self._failure: TriptychError | None = None
+        self._poller = zmq.Poller()
+
+    def run(self, inbox: Inbox) -> int:
+        """The loop; returns the exit status."""
+        began = time.monotonic()
+        self._poller.register(self._stages.socket, zmq.POLLIN)
+        self._poller.register(self._clients.socket, zmq.POLLIN)
+        self._poller.register(inbox, zmq.POLLIN)
+        if self._lifeline is not None:
+            self._poller.register(self._lifeline, zmq.POLLIN)
+        self._supervise(self._supervisor.start(began))
+        while not (self._stopping and self._supervisor.gone):
+            events = dict(self._poller.poll(self._patience()))
+            # 1. Who wants us to stop. A second signal, and the end of our own life-line, are obeyed at once.
+            signals = inbox.take() if inbox.fileno() in events else []
+            if self._lifeline in events or (signals and (self._state == "draining" or len(signals) > 1)):
+                return self._end(130 if signals else 0)
+            if signals:
+                self._drain()
+            # 2. What stages have said, before any news of their death: it was said earlier.
+            for pid, message in self._stages.receive():
+                self._hear(pid, message)
+            # 3. What they complain of, and whether they live.
+            for child in list(self._children.values()):
+                if child.stderr.fileno() in events:
+                    self._relay(child)
+                if child.pidfd in events:
+                    self._bury(child)
+            # 4. What clients want.
+            for peer, frame in self._clients.receive():
+                if peer.uid is None or peer.uid == os.getuid():
+                    self._attend(peer.routing_id, frame)
+            # 5. Deadlines.
+            self._supervise(self._supervisor.tick(time.monotonic()))
+            # 6. Turning points of the pipeline's life.
+            if self._failure is not None:
+                self._end(self._failure.exit_status)
+                raise self._failure
+            if self._state == "starting" and self._supervisor.serving:
+                self._state = "serving"
+                stages = self._observer.status("serving").stages
+                took = time.monotonic() - began
+                self._ready(Ready(self._clients.address, self._plan.card.name, round(took, 3), stages))
+            if self._state == "draining" and not self._stopping:
+                self._stop_when_drained()
+        return 0
+
+    def close(self) -> None:
+        """Give everything back; answers already on their way to clients get `deadlines.send_s` to leave."""
+        for child in list(self._children.values()):
+            child.kill()
+            child.reap()
+            child.close()
+        self._children.clear()
+        self._stages.close()
+        self._clients.close(int(self._deadlines.send_s * 1000))
+        self._context.term()
+        self._arena.close()
+        self._board.close()
+
+    # Performing decisions.
+
+    def _route(self, actions: list[routing.Action]) -> None:
+        for action in actions:
+            match action:
+                case routing.ToStage(stage, message):
+                    if stage in self._children:
+                        self._stages.send(self._children[stage].pid, message)
+                case routing.ToClient(client, answer, payload):
+                    if not self._clients.send(client, answer, payload):
+                        self._route(self._router.client_gone(client, time.monotonic_ns()))
+                case _:
+                    assert_never(action)
+
+    def _supervise(self, actions: list[supervision.Action]) -> None:
+        for action in actions:
+            match action:
+                case supervision.Spawn(stage):
+                    self._spawn(stage)
+                case supervision.Stop(stage):
+                    self._stages.send(self._children[stage].pid, wire.Stop())
+                case supervision.Kill(stage):
+                    self._children[stage].kill()
+                case supervision.GiveUp(error):
+                    self._failure = error
+                case _:
+                    assert_never(action)
+
+    def _spawn(self, stage: str) -> None:
+        spec = self._specs[stage]
+        self._board.clear(spec.number)
+        child = self._children[stage] = Child(
+            msgspec.structs.replace(
+                spec,
+                arena_fd=self._arena.region.fd,
+                board_fd=self._board.region.fd,
+                address=self._stages.address,
+            )
+        )
+        self._poller.register(child.pidfd, zmq.POLLIN)
+        self._poller.register(child.stderr.fileno(), zmq.POLLIN)
+
+    # Hearing.
+
+    def _hear(self, pid: int, message: wire.FromStage) -> None:
+        child = next((child for child in self._children.values() if child.pid == pid), None)
+        if child is None:  # a process that is already buried, or none of ours
+            self._stages.forget(pid)
+            return
+        stage = child.spec.name
+        match message:
+            case wire.Hello():
+                pass  # its connection is known now
+            case wire.Loaded(load_s, core_list, threads, precision):
+                log.info(
+                    "%s loaded in %.2f s on cores %s, %d threads, %s", stage, load_s, core_list, threads, precision
+                )
+                self._supervisor.loaded(stage)
+                self._observer.serving_since[stage] = time.monotonic()
+                self._route(self._router.serving(stage, pid, time.monotonic_ns()))
+            case wire.LoadFailed(code, text):
+                self._supervisor.load_failed(stage, code, text)
+            case wire.Took() | wire.Stepped() | wire.Put() | wire.Dropped() | wire.Fault():
+                self._route(self._router.report(stage, message, time.monotonic_ns()))
+            case _:
+                assert_never(message)
+
+    def _relay(self, child: Child) -> None:
+        """Pass on what a stage wrote to its standard error."""
+        lines, more = child.read_stderr()
+        for line in lines:
+            log.warning("%s: %s", child.spec.name, line)
+        if not more:
+            self._poller.unregister(child.stderr.fileno())
+
+    def _bury(self, child: Child) -> None:
+        """A process has ended: its jobs go elsewhere, and the supervisor decides what comes after it."""
+        stage = child.spec.name
+        how = child.reap()
+        self._poller.unregister(child.pidfd)
+        if child.stderr.fileno() in dict(self._poller.sockets):
+            self._relay(child)
+            if child.stderr.fileno() in dict(self._poller.sockets):
+                self._poller.unregister(child.stderr.fileno())
+        self._stages.forget(child.pid)
+        child.close()
+        del self._children[stage]
+        row = self._board.read(child.spec.number)
+        at_work = row.job if row.doing in (Doing.BUSY, Doing.COMPILING) else 0
+        if not self._stopping:
+            log.warning("%s (process %d) %s", stage, child.pid, how)
+        self._route(self._router.lost(stage, at_work, time.monotonic_ns()))
+        self._supervise(self._supervisor.exited(stage, how, time.monotonic()))
+
+    def _attend(self, client: bytes, frame: bytes) -> None:
+        """Answer one request of a client."""
+        now_ns = time.monotonic_ns()
+        try:
+            message = wire.decode_client_message(frame)
+        except BadRequest as error:
+            id = wire.id_of_broken(frame)
+            if id is not None:
+                self._clients.send(client, wire.Failed.of(id, error))
+            return
+        match message:
+            case wire.Submit():
+                self._route(self._router.submit(client, message, secrets.randbelow(1 << 32), now_ns))
+            case wire.Cancel(id=id):
+                self._route(self._router.cancel(client, id, now_ns))
+            case wire.StatusRequest():
+                self._clients.send(client, self._observer.status(self._state))
+            case _:
+                assert_never(message)
+
+    # Stopping.
+
+    def _drain(self) -> None:
+        """Take no more prompts; those accepted may finish until the deadline."""
+        log.info("stopping: %s", "finishing what is in work" if not self._router.empty else "nothing is in work")
+        self._state = "draining"
+        self._drain_until = time.monotonic() + self._deadlines.drain_s
+        self._router.drain()
+
+    def _stop_when_drained(self) -> None:
+        starting = not self._supervisor.serving and self._observer.serving_since == {}
+        if self._router.empty or starting or time.monotonic() >= self._drain_until:
+            self._route(self._router.abandon(time.monotonic_ns()))
+            self._stopping = True
+            self._supervise(self._supervisor.stop(time.monotonic()))
+
+    def _end(self, status: int) -> int:
+        """End everything at once."""
+        self._route(self._router.abandon(time.monotonic_ns()))
+        for child in self._children.values():
+            child.kill()
+        return status
+
+    def _patience(self) -> int:
+        """Milliseconds until something is due that no descriptor tells of."""
+        due = [deadline for deadline in (self._supervisor.next_deadline,) if deadline is not None]
+        if self._state == "draining" and not self._stopping:
+            due.append(self._drain_until)
+        return int(max(0.0, min(due) - time.monotonic()) * 1000) + 1 if due else -1

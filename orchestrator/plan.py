@@ -1,0 +1,186 @@
+"""From a configuration to what runs where: processes, cores, threads, and the sizes of the arena. Pure."""
+
+import math
+
+import msgspec
+import psutil
+
+from stages.core import checkpoint, cores
+from stages.core.arena import Layout, PoolSpec
+from stages.core.config import Config, Share, StageConfig, StageSpec, parse_size
+from stages.core.errors import ConfigError
+from stages.core.model import TOKENS, ModelCard
+from stages.core.wire import KINDS, Kind
+
+IMPLEMENTATIONS: dict[Kind, str] = {
+    "text": "stages.text.encoder:TextStage",
+    "unet": "stages.unet.engine:UnetStage",
+    "vae": "stages.vae.decoder:VaeStage",
+}
+
+OUTPUT_POOL: dict[Kind, str] = {"text": "embeds", "unet": "latents", "vae": "image"}
+"""The pool that the stages of a kind write into."""
+
+_IMAGE_OVERHEAD = 1 << 20
+"""Bytes for what an encoded picture holds beyond its pixels: two prompts, twice, at their longest, and headers."""
+
+
+class Machine(msgspec.Struct, frozen=True):
+    """What may be used of this machine."""
+
+    cores: frozenset[int]
+    quota: float
+    """CPU seconds per second granted by the cgroup; infinity where there is no limit."""
+    memory_available: int
+
+    @classmethod
+    def here(cls) -> "Machine":
+        """The machine this process runs on."""
+        return cls(cores.allowed(), cores.quota(), psutil.virtual_memory().available)
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """The decisions; `stages` lack only what exists after launch (descriptors, address, parent)."""
+
+    card: ModelCard
+    share: Share
+    stages: tuple[StageSpec, ...]
+    pools: tuple[PoolSpec, ...]
+    sizes: tuple[tuple[int, int], ...]
+    depths: dict[Kind, int]
+    """Jobs one process of a kind may hold: those it works on and one more, so that it never waits for a hop."""
+
+    @property
+    def arena_bytes(self) -> int:
+        """Shared memory that the tensors take."""
+        return Layout(self.pools).nbytes
+
+
+def plan(config: Config, card: ModelCard, machine: Machine) -> Plan:
+    """Decide. Raises ConfigError naming the key that cannot be had on this machine."""
+    stages = config.stages()
+    core_sets = _core_sets(config, machine)
+    share: Share = "disjoint" if _disjoint(list(core_sets.values())) else "timeslice"
+    sizes = tuple(parse_size(size, "model.sizes") for size in config.model.sizes) or (card.native,)
+    for width, height in sizes:
+        if width % card.downscale or height % card.downscale:
+            raise ConfigError(f"model.sizes: {width}x{height} is no multiple of {card.downscale} pixels each way")
+    by_kind = {stage.kind: stage for stage in stages}
+    rows_per_job = 1 if card.guidance_embed_dim else 2
+    depths: dict[Kind, int] = {"text": 2, "unet": by_kind["unet"].max_rows // rows_per_job + 1, "vae": 2}
+    pools = _pools(config, card, sizes, {kind: depths[kind] * by_kind[kind].replicas for kind in KINDS})
+    total = sum(stage.replicas for stage in stages)
+    specs: list[StageSpec] = []
+    for stage in stages:
+        for replica in range(stage.replicas):
+            mine = _part(core_sets[stage.kind], replica, stage.replicas) if share == "disjoint" else None
+            own = mine or core_sets[stage.kind]
+            alone = share == "disjoint" and (stage.replicas == 1 or mine is not None)
+            specs.append(
+                StageSpec(
+                    name=f"{stage.kind}-{replica}",
+                    number=len(specs),
+                    kind=stage.kind,
+                    replica=replica,
+                    implementation=stage.implementation or IMPLEMENTATIONS[stage.kind],
+                    cores=cores.render(own),
+                    threads=_threads(stage, own, machine),
+                    bind_threads=alone,
+                    max_rows=stage.max_rows,
+                    precision=config.model.precision,
+                    model=str(card.path),
+                    sizes=sizes,
+                    prompt_chunks=config.model.prompt_chunks,
+                    pools=pools,
+                    stages=total,
+                )
+            )
+    return Plan(card=card, share=share, stages=tuple(specs), pools=pools, sizes=sizes, depths=depths)
+
+
+def _core_sets(config: Config, machine: Machine) -> dict[Kind, frozenset[int]]:
+    """The cores of every kind, as asked for; those that ask for none get the rest, or all, as `share` says."""
+    asked = {stage.kind: cores.parse(stage.cores) for stage in config.stages()}
+    for kind, wanted in asked.items():
+        if absent := wanted - machine.cores:
+            raise ConfigError(
+                f"stage.{kind}.cores: {cores.render(absent)} cannot be used here; "
+                f"the cores of this process are {cores.render(machine.cores)}"
+            )
+    named = {kind: wanted for kind, wanted in asked.items() if wanted}
+    silent = [kind for kind in KINDS if not asked[kind]]
+    share = config.pipeline.share
+    if share == "disjoint":
+        rest = machine.cores - frozenset().union(*named.values())
+        sets = named | _divide(rest, silent)
+        if not _disjoint(list(sets.values())):
+            raise ConfigError('stage.cores: cores stand in two stages, and pipeline.share is "disjoint"')
+        return sets
+    sets = named | dict.fromkeys(silent, machine.cores)
+    for one in sets.values():
+        for other in sets.values():
+            if one != other and one & other:
+                raise ConfigError(
+                    f"stage.cores: {cores.render(one)} and {cores.render(other)} overlap in part, the slowest way to "
+                    "share (every forward waits for its busiest core); make the sets equal, or disjoint"
+                )
+    return sets
+
+
+def _divide(rest: frozenset[int], kinds: list[Kind]) -> dict[Kind, frozenset[int]]:
+    """Deal `rest` out: one core to the text encoder, a quarter to the VAE, the others to the U-Net."""
+    if not kinds:
+        return {}
+    if len(rest) < len(kinds):
+        raise ConfigError(
+            f'pipeline.share: "disjoint" needs a core for each of {", ".join(kinds)}, '
+            f'{len(rest)} are left; use "timeslice"'
+        )
+    ordered = sorted(rest)
+    counts = {kind: 1 for kind in kinds}
+    if "vae" in counts:
+        counts["vae"] = max(1, (len(rest) - len(kinds)) // 4)
+    largest: Kind = "unet" if "unet" in counts else kinds[-1]
+    counts[largest] += len(rest) - sum(counts.values())
+    dealt: dict[Kind, frozenset[int]] = {}
+    for kind in kinds:
+        dealt[kind] = frozenset(ordered[: counts[kind]])
+        ordered = ordered[counts[kind] :]
+    return dealt
+
+
+def _disjoint(sets: list[frozenset[int]]) -> bool:
+    return sum(map(len, sets)) == len(frozenset().union(*sets))
+
+
+def _part(own: frozenset[int], replica: int, replicas: int) -> frozenset[int] | None:
+    """The share of one of `replicas` processes in the cores of their kind; None where there are too few."""
+    if replicas == 1 or len(own) < replicas:
+        return None
+    ordered = sorted(own)
+    first, last = (len(own) * number // replicas for number in (replica, replica + 1))
+    return frozenset(ordered[first:last])
+
+
+def _threads(stage: StageConfig, own: frozenset[int], machine: Machine) -> int:
+    """One thread a core, but no more than the cgroup grants CPU time for."""
+    if stage.threads > len(own):
+        raise ConfigError(
+            f"stage.{stage.kind}.threads: {stage.threads} threads on {len(own)} cores wait for each other"
+        )
+    granted = len(own) if math.isinf(machine.quota) else max(1, round(machine.quota))
+    return stage.threads or min(len(own), granted)
+
+
+def _pools(
+    config: Config, card: ModelCard, sizes: tuple[tuple[int, int], ...], jobs: dict[Kind, int]
+) -> tuple[PoolSpec, ...]:
+    """A slot holds an output from the moment it may be written until the next stage's output is accepted."""
+    embeds = 2 * config.model.prompt_chunks * TOKENS * card.embed_dim * 4
+    latents = max(checkpoint.slot_bytes(card.latent_shape(*size)) for size in sizes)
+    image = max(width * height * 4 for width, height in sizes) + _IMAGE_OVERHEAD
+    return (
+        PoolSpec("embeds", jobs["text"] + jobs["unet"], embeds),
+        PoolSpec("latents", jobs["unet"] + jobs["vae"], latents),
+        PoolSpec("image", jobs["vae"], image),
+    )

@@ -1,0 +1,440 @@
+"""The router: which job goes where, when. Pure: no sockets, processes or clock; decisions come back as data.
+
+A job's life, and where its slots are::
+
+    waiting[text] --Run--> text stage --Put--> waiting[unet] --Run--> U-Net stage --Put--> waiting[vae] --Run--> ..
+                           writes embeds       holds embeds           reads embeds,        holds latents
+                                                                      writes latents
+
+A job goes to a stage when three things are there: a serving process of the kind with room (its depth), and a free slot
+for the output. Slots are thus the back-pressure: where the decoder is slow its inputs keep their slots, the U-Net finds
+none free and stops taking jobs, and so on back to the queue, which is bounded. An input is freed only when the
+output it led to has been accepted, so a job whose stage dies is sent again from what it came with.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from orchestrator.estimate import Estimate
+from orchestrator.plan import OUTPUT_POOL, Plan
+from orchestrator.request import Request, resolve
+from stages.core import wire
+from stages.core.arena import Arena, SlotRef
+from stages.core.errors import (
+    Cancelled,
+    DuplicateId,
+    NotFound,
+    Overloaded,
+    ShuttingDown,
+    StageLost,
+    TornSlot,
+    TriptychError,
+    by_code,
+)
+from stages.core.wire import KINDS, Kind
+
+MAX_MISHAPS = 2
+"""Deaths of its stage, or spoiled outputs, after which a job is taken for their cause."""
+
+_HOPS_KEPT = 4096
+
+
+class ToStage(NamedTuple):
+    """Send `message` to the stage process `stage`."""
+
+    stage: str
+    message: wire.ToStage
+
+
+class ToClient(NamedTuple):
+    """Send `message` to `client`; `payload` is the encoded picture of an image."""
+
+    client: bytes
+    message: wire.HubMessage
+    payload: bytes | None = None
+
+
+Action = ToStage | ToClient
+
+
+@dataclass(eq=False)
+class Prompt:
+    """One accepted submit: its client, and the jobs that are still to be done for it."""
+
+    client: bytes
+    id: str
+    trace: bool
+    jobs: set[int] = field(default_factory=set)
+    slices: list[wire.Slice] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class Job:
+    """One image to make, and where it is."""
+
+    number: int
+    prompt: Prompt
+    index: int
+    request: Request
+    submitted_ns: int
+    kind: Kind = "text"
+    """The kind of stage it is in, or waits for."""
+    stage: str | None = None
+    """The process that has it; None while it waits."""
+    input: SlotRef | None = None
+    input_shape: tuple[int, ...] = ()
+    output: SlotRef | None = None
+    step: int = 0
+    steps: int = 1
+    mishaps: int = 0
+    cancelled: bool = False
+    """Given up while in a stage; its slots are free as soon as the stage has let go."""
+    put_ns: int = 0
+    """When the last stage put it down, if the next one was idle and it went straight there: a hop is measured."""
+    held: dict[int, tuple[str, int]] = field(default_factory=dict)
+    """For the trace: pool and time of reservation, by slot index."""
+    spans: dict[Kind, tuple[int, int]] = field(default_factory=dict)
+    """When each kind of stage took it up and put it down."""
+
+
+@dataclass(eq=False)
+class Stage:
+    """One stage process as the router sees it."""
+
+    name: str
+    number: int
+    kind: Kind
+    pid: int | None = None
+    """None while it is not serving."""
+    jobs: list[int] = field(default_factory=list)
+
+
+class Router:
+    """Admits, sends on, answers, sends again. Every public method returns what is to be done, in order."""
+
+    def __init__(self, plan: Plan, arena: Arena, queue_limit: int) -> None:
+        self._plan = plan
+        self._arena = arena
+        self._queue_limit = queue_limit
+        self._stages = {spec.name: Stage(spec.name, spec.number, spec.kind) for spec in plan.stages}
+        self._waiting: dict[Kind, deque[Job]] = {kind: deque() for kind in KINDS}
+        self._jobs: dict[int, Job] = {}
+        self._prompts: dict[tuple[bytes, str], Prompt] = {}
+        self._count = 0
+        self._draining = False
+        self._actions: list[Action] = []
+        self.estimate = Estimate()
+        self.hops_us: deque[float] = deque(maxlen=_HOPS_KEPT)
+
+    # What the status shows.
+
+    @property
+    def waiting(self) -> int:
+        """Images that wait for their first stage."""
+        return len(self._waiting["text"])
+
+    @property
+    def empty(self) -> bool:
+        """Whether no job is anywhere."""
+        return not self._jobs
+
+    def prompt_of(self, job: int) -> str | None:
+        """The id of the prompt that job number `job` is for."""
+        found = self._jobs.get(job)
+        return found.prompt.id if found else None
+
+    # What clients do.
+
+    def submit(self, client: bytes, submit: wire.Submit, draw: int, now_ns: int) -> list[Action]:
+        """Take a prompt in, or answer why not. `draw` is the seed where the client names none."""
+        try:
+            if self._draining:
+                raise ShuttingDown("the server is stopping; send this again later")
+            if (client, submit.id) in self._prompts:
+                raise DuplicateId(f"`id` {submit.id!r} is still in work; choose another")
+            requests = resolve(submit, self._plan.card, self._plan.sizes, draw)
+            room = self._queue_limit + self._arena.free_slots(OUTPUT_POOL["text"]) - self.waiting
+            if len(requests) > room:
+                raise Overloaded(f"{self.waiting} images wait already; send this again later")
+        except TriptychError as error:
+            return [ToClient(client, wire.Failed.of(submit.id, error))]
+        prompt = self._prompts[client, submit.id] = Prompt(client, submit.id, submit.trace)
+        ahead = self.waiting
+        for index, request in enumerate(requests):
+            self._count += 1
+            job = self._jobs[self._count] = Job(self._count, prompt, index, request, now_ns)
+            prompt.jobs.add(job.number)
+            self._waiting["text"].append(job)
+        eta = self.estimate.seconds((job.kind, job.request.steps - job.step) for job in self._jobs.values())
+        self._actions.append(ToClient(client, wire.Accepted(id=prompt.id, position=ahead, eta_s=eta)))
+        return self._pump(now_ns)
+
+    def cancel(self, client: bytes, id: str, now_ns: int) -> list[Action]:
+        """Give a prompt up, wherever its jobs are."""
+        prompt = self._prompts.get((client, id))
+        if prompt is None:
+            error = NotFound(f"`id` {id!r} is not in work")
+            return [ToClient(client, wire.Failed.of(id, error))]
+        self._fail(prompt, Cancelled("cancelled by the client"), now_ns)
+        return self._pump(now_ns)
+
+    def client_gone(self, client: bytes, now_ns: int) -> list[Action]:
+        """Give up all prompts of a client that cannot be reached."""
+        for prompt in [prompt for prompt in self._prompts.values() if prompt.client == client]:
+            self._fail(prompt, Cancelled("the client is gone"), now_ns)
+        return [
+            action for action in self._pump(now_ns) if not (isinstance(action, ToClient) and action.client == client)
+        ]
+
+    def drain(self) -> None:
+        """Take nothing in any more."""
+        self._draining = True
+
+    def abandon(self, now_ns: int) -> list[Action]:
+        """Fail everything that is left, because the server stops now."""
+        for prompt in list(self._prompts.values()):
+            self._fail(prompt, ShuttingDown("the server stopped before this was done"), now_ns)
+        return self._take()
+
+    # What stages do.
+
+    def serving(self, stage: str, pid: int, now_ns: int) -> list[Action]:
+        """A stage process has loaded."""
+        self._stages[stage].pid = pid
+        return self._pump(now_ns)
+
+    def lost(self, stage: str, at_work: int, now_ns: int) -> list[Action]:
+        """A stage process has died; `at_work` is the job its board row named, which alone may be the cause."""
+        state = self._stages[stage]
+        state.pid = None
+        jobs, state.jobs = [self._jobs[number] for number in state.jobs], []
+        for job in jobs:
+            job.stage = None
+        for job in reversed(jobs):
+            if job.number not in self._jobs:  # went with its prompt, which another job of this loop has ended
+                continue
+            if job.cancelled:
+                self._forget(job, now_ns)
+            elif job.number == at_work:
+                self._again(job, StageLost(f"the {job.kind} stage died twice while it worked on this prompt"), now_ns)
+            else:
+                self._waiting[job.kind].appendleft(job)
+        return self._pump(now_ns)
+
+    def report(self, stage: str, report: wire.Report, now_ns: int) -> list[Action]:
+        """A stage says how a job of it stands. What is said of jobs it does not have (any more) is ignored."""
+        job = self._jobs.get(report.job)
+        if job is None or job.stage != stage:
+            return []
+        match report:
+            case wire.Took():
+                self._took(job, report)
+            case wire.Stepped():
+                self._stepped(job, report)
+            case wire.Put():
+                self._put(job, report, now_ns)
+            case wire.Fault():
+                self._release(job)
+                if job.cancelled:
+                    self._forget(job, now_ns)
+                else:
+                    self._fail(job.prompt, by_code(report.code)(report.message), now_ns)
+            case wire.Dropped():
+                self._release(job)
+                self._forget(job, now_ns)
+        return self._pump(now_ns)
+
+    def _took(self, job: Job, took: wire.Took) -> None:
+        if job.put_ns:
+            self.hops_us.append((took.began_ns - job.put_ns) / 1000)
+            job.put_ns = 0
+        steps = job.request.steps if job.kind == "unet" else 1
+        self._progress(job, 0, steps)
+
+    def _stepped(self, job: Job, stepped: wire.Stepped) -> None:
+        self.estimate.learn("unet", stepped.ended_ns - stepped.began_ns)
+        if job.prompt.trace:
+            self._slice(job, "step", stepped.began_ns, stepped.ended_ns, stepped.step)
+        self._progress(job, stepped.step, stepped.steps)
+
+    def _progress(self, job: Job, step: int, steps: int) -> None:
+        job.step, job.steps = step, steps
+        if not job.cancelled:
+            prompt = job.prompt
+            message = wire.Progress(id=prompt.id, stage=job.kind, step=step, steps=steps, index=job.index)
+            self._actions.append(ToClient(prompt.client, message))
+
+    def _put(self, job: Job, put: wire.Put, now_ns: int) -> None:
+        """Accept a stage's output: only now its input is not needed any more."""
+        assert job.output is not None
+        if job.kind != "unet":
+            self.estimate.learn(job.kind, put.ended_ns - put.began_ns)
+        job.spans[job.kind] = (put.began_ns, put.ended_ns)
+        if job.prompt.trace:
+            self._slice(job, "work", put.began_ns, put.ended_ns)
+        self._release(job)
+        if job.cancelled:
+            self._forget(job, now_ns)
+        elif job.kind == "vae":
+            self._deliver(job, now_ns)
+        else:
+            self._free(job, job.input, now_ns)
+            job.input, job.input_shape, job.output = job.output, put.shape, None
+            job.kind = KINDS[KINDS.index(job.kind) + 1]
+            job.step, job.put_ns = 0, put.ended_ns
+            self._waiting[job.kind].append(job)
+
+    def _deliver(self, job: Job, now_ns: int) -> None:
+        """Send the picture; after the last one of its prompt, `done`."""
+        assert job.output is not None
+        prompt, request = job.prompt, job.request
+        try:
+            payload = self._arena.read(job.output).tobytes()
+        except TornSlot as error:
+            self._again(job, error, now_ns)
+            return
+        image = wire.Image(
+            id=prompt.id,
+            index=job.index,
+            format=request.output_format,
+            width=request.width,
+            height=request.height,
+            seed=request.seed,
+            timings=_timings(job, now_ns),
+        )
+        self._actions.append(ToClient(prompt.client, image, payload))
+        self._forget(job, now_ns)
+        if not prompt.jobs:
+            if prompt.trace:
+                slices = tuple(sorted(prompt.slices, key=lambda piece: piece.began_ns))
+                self._actions.append(ToClient(prompt.client, wire.Traced(id=prompt.id, slices=slices)))
+            self._actions.append(ToClient(prompt.client, wire.Done(id=prompt.id)))
+            del self._prompts[prompt.client, prompt.id]
+
+    # Sending jobs to stages.
+
+    def _pump(self, now_ns: int) -> list[Action]:
+        """Send on whatever can go, the jobs nearest to their end first."""
+        for kind in reversed(KINDS):
+            waiting = self._waiting[kind]
+            while waiting and (stage := self._room(kind)) is not None:
+                if waiting[0].output is None and not self._arena.free_slots(OUTPUT_POOL[kind]):
+                    break
+                self._send(waiting.popleft(), stage, now_ns)
+            for job in waiting:
+                job.put_ns = 0  # it had to wait, so what it is waiting for is no hop
+        return self._take()
+
+    def _room(self, kind: Kind) -> Stage | None:
+        """The serving process of `kind` with the fewest jobs, if it may hold one more."""
+        serving = (stage for stage in self._stages.values() if stage.kind == kind and stage.pid is not None)
+        stage = min(serving, key=lambda stage: len(stage.jobs), default=None)
+        return stage if stage is not None and len(stage.jobs) < self._plan.depths[kind] else None
+
+    def _send(self, job: Job, stage: Stage, now_ns: int) -> None:
+        pool = OUTPUT_POOL[job.kind]
+        if job.output is None:
+            job.output = self._arena.reserve(pool, stage.number, job.number)
+            job.held[job.output.index] = (pool, now_ns)
+        else:  # sent again: the slot keeps what the dead process left, the reference it had is void
+            job.output = self._arena.regrant(job.output, stage.number)
+        if stage.jobs:
+            job.put_ns = 0
+        job.stage = stage.name
+        stage.jobs.append(job.number)
+        self._actions.append(ToStage(stage.name, self._run(job)))
+
+    def _run(self, job: Job) -> wire.Run:
+        request = job.request
+        assert job.output is not None
+        if job.kind == "text":
+            guided = self._plan.card.rows(request.guidance_scale) == 2
+            prompts = (request.negative_prompt, request.prompt) if guided else (request.prompt,)
+            return wire.RunText(job.number, job.output, prompts)
+        assert job.input is not None
+        if job.kind == "unet":
+            return wire.RunUnet(
+                job.number,
+                job.output,
+                job.input,
+                job.input_shape,
+                request.width,
+                request.height,
+                request.steps,
+                request.guidance_scale,
+                request.schedule,
+                request.seed,
+            )
+        metadata = request.metadata(self._plan.card)
+        return wire.RunVae(job.number, job.output, job.input, job.input_shape, request.output_format, metadata)
+
+    # Sending again, letting go.
+
+    def _again(self, job: Job, error: TriptychError, now_ns: int) -> None:
+        """Something went wrong around this job: send it again, from the input it had, or give it up."""
+        job.mishaps += 1
+        if job.mishaps < MAX_MISHAPS:
+            self._waiting[job.kind].appendleft(job)
+        else:
+            self._fail(job.prompt, error, now_ns)
+
+    def _release(self, job: Job) -> None:
+        """The stage has nothing to do with the job any more."""
+        assert job.stage is not None
+        self._stages[job.stage].jobs.remove(job.number)
+        job.stage = None
+
+    def _fail(self, prompt: Prompt, error: TriptychError, now_ns: int) -> None:
+        """End a prompt; its jobs in stages are dropped there and keep their slots until the stage has let go."""
+        del self._prompts[prompt.client, prompt.id]
+        self._actions.append(ToClient(prompt.client, wire.Failed.of(prompt.id, error)))
+        for number in list(prompt.jobs):
+            job = self._jobs[number]
+            job.cancelled = True
+            if job.stage is None:
+                if job in self._waiting[job.kind]:
+                    self._waiting[job.kind].remove(job)
+                self._forget(job, now_ns)
+            else:
+                self._actions.append(ToStage(job.stage, wire.Drop(number)))
+
+    def _forget(self, job: Job, now_ns: int) -> None:
+        """Free the job's slots and strike it off."""
+        self._free(job, job.input, now_ns)
+        self._free(job, job.output, now_ns)
+        job.prompt.jobs.discard(job.number)
+        del self._jobs[job.number]
+
+    def _free(self, job: Job, slot: SlotRef | None, now_ns: int) -> None:
+        if slot is None:
+            return
+        self._arena.free(slot)
+        pool, reserved_ns = job.held.pop(slot.index)
+        if job.prompt.trace:
+            job.prompt.slices.append(wire.Slice("hold", job.index, pool, 0, slot.index, reserved_ns, now_ns))
+
+    # Small things.
+
+    def _slice(self, job: Job, what: Literal["work", "step"], began_ns: int, ended_ns: int, step: int = 0) -> None:
+        assert job.stage is not None
+        assert job.output is not None
+        pid = self._stages[job.stage].pid or 0
+        piece = wire.Slice(what, job.index, job.stage, pid, job.output.index, began_ns, ended_ns, step)
+        job.prompt.slices.append(piece)
+
+    def _take(self) -> list[Action]:
+        actions, self._actions = self._actions, []
+        return actions
+
+
+def _timings(job: Job, now_ns: int) -> wire.Timings:
+    seconds = {kind: (ended - began) / 1e9 for kind, (began, ended) in job.spans.items()}
+    first_began = job.spans["text"][0]
+    return wire.Timings(
+        queue_s=max(0.0, (first_began - job.submitted_ns) / 1e9),
+        text_s=seconds["text"],
+        unet_s=seconds["unet"],
+        vae_s=seconds["vae"],
+        total_s=(now_ns - job.submitted_ns) / 1e9,
+    )

@@ -1,0 +1,44 @@
+"""The one loop of every stage process."""
+
+from typing import assert_never
+
+from stages.core.board import Doing
+from stages.core.errors import StageFault, TriptychError
+from stages.core.link import StageLink
+from stages.core.wire import Drop, Dropped, Fault, RunText, RunUnet, RunVae, Stop
+from stages.stage import Stage
+
+
+def serve(stage: Stage, link: StageLink) -> None:
+    """Work until told to stop, or until the orchestrator has died."""
+    while not link.orphaned():
+        # 1. Take in what has arrived; wait only when there is nothing to do.
+        for message in link.receive(wait=stage.idle):
+            match message:
+                case RunText() | RunUnet() | RunVae():
+                    try:
+                        stage.admit(message)
+                    except Exception as error:  # a job that cannot be taken in costs itself alone
+                        link.send(_fault(message.job, error))
+                case Drop(job):
+                    stage.drop(job)
+                    link.send(Dropped(job))
+                case Stop():
+                    return
+                case _:
+                    assert_never(message)
+        # 2. One unit of work, reported as it goes.
+        if not stage.idle:
+            try:
+                for report in stage.step():
+                    link.send(report)
+            except Exception as error:  # a defect of one job, or of one forward, costs the jobs in it alone
+                for job in stage.working:
+                    stage.drop(job)
+                    link.send(_fault(job, error))
+                stage.beacon.beat(Doing.IDLE)
+
+
+def _fault(job: int, error: Exception) -> Fault:
+    known = error if isinstance(error, TriptychError) else StageFault(f"{type(error).__name__}: {error}")
+    return Fault(job, known.code, known.message)

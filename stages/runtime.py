@@ -1,0 +1,115 @@
+"""The only import of OpenVINO: read, reshape, compile, and bind tensors to memory that is already there."""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import openvino as ov
+from numpy.typing import DTypeLike, NDArray
+from openvino.preprocess import PrePostProcessor
+
+from stages.core.board import Beacon
+from stages.core.config import StageSpec
+from stages.core.errors import ModelError
+from stages.core.model import ir
+
+
+class Forward:
+    """A compiled model of static shapes with one infer request. Tensors are bound, not copied."""
+
+    def __init__(self, compiled: ov.CompiledModel, beacon: Beacon) -> None:
+        self._request = compiled.create_infer_request()
+        self._beacon = beacon
+        self._bound: dict[str, NDArray[np.generic]] = {}
+        self.precision = str(compiled.get_property("INFERENCE_PRECISION_HINT").to_string())
+
+    def bind(self, name: str, array: NDArray[np.generic]) -> None:
+        """Let the input or output `name` be `array` (contiguous, of its shape and dtype) from now on.
+
+        The array is kept alive; what lies in it when `infer` runs is read, and outputs appear in it.
+        """
+        if self._bound.get(name) is not array:
+            self._request.set_tensor(name, ov.Tensor(array, shared_memory=True))
+            self._bound[name] = array
+
+    def allocate(self, name: str) -> NDArray[np.generic]:
+        """Bind a fresh array of zeros to `name` and return it."""
+        tensor = self._request.get_tensor(name)
+        array = np.zeros(tuple(tensor.shape), dtype=tensor.element_type.to_dtype())
+        self.bind(name, array)
+        return array
+
+    def infer(self) -> None:
+        """Run the model on what is bound."""
+        began = time.process_time_ns()
+        self._request.start_async()
+        self._request.wait()
+        self._beacon.inferred(time.process_time_ns() - began)
+
+
+class Source:
+    """One part of a model folder, as read: what it asks for, before shapes are fixed."""
+
+    def __init__(self, model: ov.Model) -> None:
+        self.ranks = {port.get_any_name(): len(port.get_partial_shape()) for port in model.inputs}
+        self.dtypes: dict[str, DTypeLike] = {
+            port.get_any_name(): port.get_element_type().to_dtype() for port in model.inputs
+        }
+        self.outputs = tuple(name for port in model.outputs for name in port.get_names())
+
+
+class Runtime:
+    """OpenVINO for one stage: its cores are already pinned, here its threads and precision are set."""
+
+    def __init__(self, spec: StageSpec, beacon: Beacon) -> None:
+        self._spec = spec
+        self._beacon = beacon
+        self._core = ov.Core()
+        self._options: dict[str, object] = {
+            "INFERENCE_NUM_THREADS": spec.threads,
+            "NUM_STREAMS": 1,
+            # Where stages share cores, binding would hold the threads of two processes to the same one.
+            "ENABLE_CPU_PINNING": spec.bind_threads,
+        }
+        if spec.precision != "auto":
+            self._options["INFERENCE_PRECISION_HINT"] = spec.precision
+
+    def inspect(self, part: str) -> Source:
+        """What the IR of `part` asks for. Raises ModelError."""
+        return Source(self._read(part))
+
+    def compile(
+        self,
+        part: str,
+        shapes: Mapping[str, Sequence[int]],
+        normalise: Mapping[str, tuple[float, float]] | None = None,
+    ) -> Forward:
+        """Compile `part` for exactly these input shapes, by tensor name. Raises ModelError.
+
+        `normalise` makes the graph itself compute (x - mean) / scale on an input, so that the tensor another
+        process left in the arena can be bound as it is.
+        """
+        model = self._read(part)
+        if normalise:
+            steps = PrePostProcessor(model)
+            for name, (mean, scale) in normalise.items():
+                steps.input(name).preprocess().mean(mean).scale(scale)
+            model = steps.build()
+        try:
+            model.reshape({name: ov.PartialShape(list(shape)) for name, shape in shapes.items()})
+            return Forward(self._core.compile_model(model, "CPU", self._options), self._beacon)
+        except RuntimeError as error:
+            raise ModelError(f"{part}: cannot be compiled for {dict(shapes)}: {_last_line(error)}") from error
+
+    def _read(self, part: str) -> ov.Model:
+        path = ir(Path(self._spec.model), part)
+        try:
+            return self._core.read_model(path)
+        except RuntimeError as error:
+            raise ModelError(f"{path}: cannot be read: {_last_line(error)}") from error
+
+
+def _last_line(error: RuntimeError) -> str:
+    """The sentence of an OpenVINO error that says what was wrong; the lines before it name its source files."""
+    return str(error).strip().splitlines()[-1].strip()

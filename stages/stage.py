@@ -1,0 +1,98 @@
+"""The Stage protocol: what a stage process does between its two ends of pipe.
+
+A stage of your own derives from `Stage` (or `OneByOne`) and is named in the configuration as `module:Class`.
+"""
+
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+from stages.core.arena import View
+from stages.core.board import Beacon, Doing
+from stages.core.config import StageSpec
+from stages.core.wire import Put, Report, Run, Took
+
+
+class Stage(ABC):
+    """One model, its jobs, and the units of work they are done in.
+
+    The loop calls everything, from one thread: `load` once, then `admit` and `drop` as messages come, and `step`
+    again and again while `idle` is false. An exception in `step` costs the jobs in `working`, not the stage.
+    """
+
+    working: tuple[int, ...] = ()
+    """The jobs that the running unit of work is about."""
+
+    def __init__(self, spec: StageSpec, view: View, beacon: Beacon) -> None:
+        self.spec = spec
+        self.view = view
+        self.beacon = beacon
+
+    @property
+    @abstractmethod
+    def idle(self) -> bool:
+        """Whether there is nothing to do until the next message."""
+
+    @property
+    @abstractmethod
+    def precision(self) -> str:
+        """What the model computes in, as loaded."""
+
+    @abstractmethod
+    def load(self) -> None:
+        """Make ready to work, one unit of work of the usual shape included, so that every thread exists."""
+
+    @abstractmethod
+    def admit(self, run: Run) -> None:
+        """Take a job in. Raises a TriptychError to refuse it."""
+
+    @abstractmethod
+    def step(self) -> Iterator[Report]:
+        """Do one unit of work; reports are sent as they are yielded, `Took` before the work begins."""
+
+    @abstractmethod
+    def drop(self, job: int) -> None:
+        """Forget the job, if it is here."""
+
+
+R = TypeVar("R", bound=Run)
+
+
+class OneByOne(Stage, Generic[R]):
+    """A stage whose jobs are one unit of work each, done in order of arrival."""
+
+    def __init__(self, spec: StageSpec, view: View, beacon: Beacon) -> None:
+        super().__init__(spec, view, beacon)
+        self._queue: deque[R] = deque()
+
+    @abstractmethod
+    def work(self, run: R) -> tuple[int, ...]:
+        """Do the job: write and seal `run.output`; returns the shape of what lies there."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether no job waits."""
+        return not self._queue
+
+    def admit(self, run: Run) -> None:
+        """Append the job."""
+        self._queue.append(run)  # type: ignore[arg-type]  # the hub sends each kind of stage its own kind of Run
+
+    def step(self) -> Iterator[Report]:
+        """Do the oldest job."""
+        run = self._queue.popleft()
+        self.working = (run.job,)
+        began = time.monotonic_ns()
+        self.beacon.beat(Doing.BUSY, run.job, 0, 1)
+        yield Took(run.job, began)
+        shape = self.work(run)
+        ended = time.monotonic_ns()
+        yield Put(run.job, run.output, shape, began, ended)
+        self.beacon.busy(ended - began)
+        self.beacon.beat(Doing.IDLE)
+
+    def drop(self, job: int) -> None:
+        """Take the job out of the queue."""
+        self._queue = deque(run for run in self._queue if run.job != job)

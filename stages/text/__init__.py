@@ -1,0 +1,1 @@
+"""The text stage: prompts to prompt embeds."""

@@ -1,0 +1,103 @@
+"""The schedules by name. A model folder names one by its diffusers class; a request may name another."""
+
+import logging
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from stages.core.errors import BadRequest, ModelError
+from stages.unet.schedules.base import Draw, Latents, Schedule
+from stages.unet.schedules.ddim import Ddim
+from stages.unet.schedules.dpmpp_2m import Dpmpp2M
+from stages.unet.schedules.dpmpp_2m_sde import Dpmpp2MSde
+from stages.unet.schedules.euler import Euler
+from stages.unet.schedules.euler_ancestral import EulerAncestral
+from stages.unet.schedules.heun import Heun
+from stages.unet.schedules.lcm import Lcm
+from stages.unet.schedules.lms import Lms
+from stages.unet.schedules.pndm import Pndm
+from stages.unet.schedules.settings import SigmaSettings
+from stages.unet.schedules.tcd import Tcd
+from stages.unet.schedules.unipc import UniPC
+
+__all__ = ["SCHEDULES", "Draw", "Latents", "Schedule", "build", "names"]
+
+log = logging.getLogger(__name__)
+
+SCHEDULES: Mapping[str, type[Schedule]] = MappingProxyType(
+    {kind.name: kind for kind in (Ddim, Pndm, Euler, EulerAncestral, Heun, Dpmpp2M, Dpmpp2MSde, UniPC, Lms, Lcm, Tcd)}
+)
+
+_OF_DIFFUSERS = {
+    "DDIMScheduler": "ddim",
+    "PNDMScheduler": "pndm",
+    "EulerDiscreteScheduler": "euler",
+    "EulerAncestralDiscreteScheduler": "euler_a",
+    "HeunDiscreteScheduler": "heun",
+    "DPMSolverMultistepScheduler": "dpmpp_2m",
+    "UniPCMultistepScheduler": "unipc",
+    "LMSDiscreteScheduler": "lms",
+    "LCMScheduler": "lcm",
+    "TCDScheduler": "tcd",
+}
+_SPACINGS = {"_karras": "use_karras_sigmas", "_exponential": "use_exponential_sigmas", "_beta": "use_beta_sigmas"}
+_IMPLIED: Mapping[str, Mapping[str, object]] = {
+    "pndm": {"skip_prk_steps": True},
+    "dpmpp_2m": {"algorithm_type": "dpmsolver++", "solver_order": 2},
+    "dpmpp_2m_sde": {"algorithm_type": "sde-dpmsolver++", "solver_order": 2},
+}
+"""What a name says besides the class, whatever the model's config says."""
+_WITHOUT_EFFECT = frozenset({"dynamic_thresholding_ratio", "sample_max_value", "flow_shift", "time_shift_type"})
+"""Fields of what is refused anyway."""
+
+
+def names() -> tuple[str, ...]:
+    """Every accepted name."""
+    return tuple(
+        name + suffix
+        for name, kind in SCHEDULES.items()
+        for suffix in (("", *_SPACINGS) if issubclass(kind.settings_type, SigmaSettings) else ("",))
+    )
+
+
+def build(config: Mapping[str, object], steps: int, name: str | None = None) -> Schedule:
+    """The schedule `name`, or the one the model folder's scheduler_config.json (`config`) names, for `steps` steps.
+
+    As in diffusers' `from_config`, the config's fields go to whatever schedule is named, and a field it lacks gets the
+    default of that schedule's diffusers class. Raises `BadRequest` for a name or a number of steps nobody can serve,
+    `ModelError` for a config that cannot be honoured.
+    """
+    if name is None:
+        kind, fields = SCHEDULES[_own_name(config)], config
+    elif name in names():
+        kind, fields = _named(config, name)
+    else:
+        raise BadRequest(f"unknown schedule {name!r}; one of {', '.join(names())}")
+    _warn_of_strangers(fields)
+    return kind(fields, steps)
+
+
+def _own_name(config: Mapping[str, object]) -> str:
+    class_name = config.get("_class_name")
+    name = _OF_DIFFUSERS.get(class_name) if isinstance(class_name, str) else None
+    if name is None:
+        raise ModelError(f"scheduler_config.json: _class_name {class_name} is not supported; name a schedule instead")
+    if name == "dpmpp_2m" and config.get("algorithm_type") == "sde-dpmsolver++":
+        return "dpmpp_2m_sde"
+    return name
+
+
+def _named(config: Mapping[str, object], name: str) -> tuple[type[Schedule], Mapping[str, object]]:
+    """The class of a name, and the config with what the name says in it."""
+    if name in SCHEDULES:
+        return SCHEDULES[name], {**config, **_IMPLIED.get(name, {})}
+    stem, suffix = name.rsplit("_", 1)
+    spacing = {field: field == _SPACINGS[f"_{suffix}"] for field in _SPACINGS.values()}
+    return SCHEDULES[stem], {**config, **_IMPLIED.get(stem, {}), **spacing}
+
+
+def _warn_of_strangers(config: Mapping[str, object]) -> None:
+    """Name the fields that say something and that no schedule here reads."""
+    known = _WITHOUT_EFFECT.union(*(kind.settings_type.__struct_fields__ for kind in SCHEDULES.values()))
+    strangers = [field for field, value in config.items() if not field.startswith("_") and value and field not in known]
+    if strangers:
+        log.warning("scheduler_config.json: not honoured: %s", ", ".join(sorted(strangers)))

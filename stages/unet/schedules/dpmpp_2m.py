@@ -1,0 +1,101 @@
+"""DPM-Solver++(2M), arXiv 2211.01095, algorithm 2."""
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.unet.schedules import betas, sigmas
+from stages.unet.schedules.base import Draw, Latents, Schedule, remember, weighted_sum
+from stages.unet.schedules.prediction import Prediction
+from stages.unet.schedules.settings import SigmaSettings, read, refuse
+
+
+class DpmSettings(SigmaSettings, frozen=True, kw_only=True):
+    """The fields of diffusers' DPMSolverMultistepScheduler."""
+
+    solver_order: Literal[1, 2] = 2
+    algorithm_type: Literal["dpmsolver++", "sde-dpmsolver++", "deis"] = "dpmsolver++"
+    solver_type: Literal["midpoint", "heun", "logrho", "bh1", "bh2"] = "midpoint"
+    """Those of other solvers mean midpoint, as in diffusers."""
+    lower_order_final: bool = True
+    euler_at_final: bool = False
+    final_sigmas_type: Literal["zero", "sigma_min"] = "zero"
+    rescale_betas_zero_snr: bool = False
+    thresholding: bool = False
+    use_lu_lambdas: bool = False
+    use_flow_sigmas: bool = False
+    lambda_min_clipped: float = -np.inf
+    variance_type: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        refuse(self.thresholding, "thresholding = true (made for pixels, not latents)")
+        refuse(self.use_lu_lambdas, "use_lu_lambdas = true")
+        refuse(self.use_flow_sigmas, "use_flow_sigmas = true")
+        refuse(self.lambda_min_clipped > -np.inf, "lambda_min_clipped")
+        refuse(self.variance_type in ("learned", "learned_range"), "variance_type = learned")
+
+
+class Dpmpp2M(Schedule):
+    """Extrapolates the predicted picture from the last two evaluations, exactly in log sigma.
+
+    State: the last predicted picture.
+    """
+
+    name = "dpmpp_2m"
+    settings_type = DpmSettings
+    state_rows = 1
+    stochastic: ClassVar[bool] = False
+
+    def __init__(self, config: Mapping[str, object], steps: int) -> None:
+        settings = read(DpmSettings, config)
+        trained = sigmas.table(betas.alphas_cumprod(settings, settings.rescale_betas_zero_snr))
+        round_karras = settings.beta_schedule != "squaredcos_cap_v2"
+        self.timesteps, levels = sigmas.respaced_over_all(settings, trained, steps, round_karras=round_karras)
+        levels = sigmas.ending_at(levels, 0 if settings.final_sigmas_type == "zero" else trained[0])
+        now, after = levels[:-1], levels[1:]
+        alphas = 1 / np.hypot(levels, 1)
+        self._prediction = Prediction(settings.prediction_type, alphas[:-1], now * alphas[:-1])
+
+        kept = after / now  # exp(-h), where h is the step in log sigma
+        decay = kept**2 if self.stochastic else kept
+        of_newest = alphas[1:] * (1 - decay)
+        of_slope = np.zeros(steps)
+        second = _second_order(settings, steps) & (after < now)
+        length = -np.log(kept, where=second, out=np.zeros(steps))
+        if settings.solver_type == "heun":
+            travelled = -np.log(decay, where=second, out=np.zeros(steps))
+            of_slope[second] = alphas[1:][second] - of_newest[second] / travelled[second]
+        else:
+            of_slope[second] = of_newest[second] / 2
+        length_before = np.log(now[:-1] / now[1:])
+        of_slope[1:] *= length[1:] / length_before
+        of_latents = alphas[1:] / alphas[:-1] * decay
+        self._weights = np.stack([of_latents, of_newest + of_slope, -of_slope], axis=1).astype(np.float32)
+        self._fresh = (alphas[1:] * after * np.sqrt(1 - kept**2)).astype(np.float32)
+
+    def advance(
+        self, index: int, model_output: Latents, latents: Latents, state: NDArray[np.float32], draw: Draw
+    ) -> Latents:
+        """See `Schedule.advance`."""
+        picture = self._prediction.picture(index, model_output, latents)
+        result = weighted_sum(self._weights[index], [latents, picture, state[0]])
+        remember(state, picture)
+        if self.stochastic:
+            result += self._fresh[index] * draw()
+        return result
+
+    def draws_before(self, index: int) -> int:
+        """See `Schedule.draws_before`."""
+        return index if self.stochastic else 0
+
+
+def _second_order(settings: DpmSettings, steps: int) -> NDArray[np.bool_]:
+    """[steps]: whether a step is of second order. The first has nothing to extrapolate from."""
+    second = np.full(steps, settings.solver_order == 2)
+    second[0] = False
+    if settings.euler_at_final or settings.final_sigmas_type == "zero" or (settings.lower_order_final and steps < 15):
+        second[-1] = False
+    return second

@@ -1,0 +1,86 @@
+"""scheduler_config.json as typed fields.
+
+Each schedule extends `Settings` with the fields, and the defaults, of the diffusers class it stands for. A value that
+is not honoured is a value its type does not admit, so nothing is dropped silently.
+"""
+
+from collections.abc import Mapping
+from typing import Literal, TypeVar
+
+import msgspec
+
+from stages.core.errors import ModelError
+
+PredictionType = Literal["epsilon", "v_prediction", "sample"]
+"""What the U-Net was trained to output: the noise, the velocity, or the denoised latents."""
+
+S = TypeVar("S", bound="Settings")
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """The fields every schedule has."""
+
+    num_train_timesteps: int = 1000
+    beta_start: float = 0.0001
+    beta_end: float = 0.02
+    beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "linear"
+    trained_betas: tuple[float, ...] | None = None
+    prediction_type: PredictionType = "epsilon"
+    timestep_spacing: Literal["leading", "linspace", "trailing"] = "leading"
+    steps_offset: int = 0
+
+
+class ClipSettings(Settings, frozen=True, kw_only=True):
+    """The fields of schedules that can clip the predicted picture."""
+
+    clip_sample: bool = False
+    clip_sample_range: float = 1.0
+    thresholding: bool = False
+
+    def __post_init__(self) -> None:
+        refuse(self.thresholding, "thresholding = true (made for pixels, not latents)")
+
+    @property
+    def clip(self) -> float | None:
+        """The largest magnitude of a predicted picture, None for any."""
+        return self.clip_sample_range if self.clip_sample else None
+
+
+class DistilledSettings(ClipSettings, frozen=True, kw_only=True):
+    """The fields of schedules made for consistency models: diffusers' LCMScheduler and TCDScheduler."""
+
+    beta_start: float = 0.00085
+    beta_end: float = 0.012
+    beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "scaled_linear"
+    original_inference_steps: int = 50
+    timestep_scaling: float = 10.0
+    rescale_betas_zero_snr: bool = False
+
+
+class SigmaSettings(Settings, frozen=True, kw_only=True):
+    """The fields of schedules that can space their noise levels otherwise than by timestep."""
+
+    timestep_spacing: Literal["leading", "linspace", "trailing"] = "linspace"
+    use_karras_sigmas: bool = False
+    use_exponential_sigmas: bool = False
+    use_beta_sigmas: bool = False
+    sigma_min: float | None = None
+    sigma_max: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.use_karras_sigmas + self.use_exponential_sigmas + self.use_beta_sigmas > 1:
+            raise ValueError("only one of use_karras_sigmas, use_exponential_sigmas, use_beta_sigmas can be true")
+
+
+def read(kind: type[S], config: Mapping[str, object]) -> S:
+    """The fields of `kind` found in `config`, a null taken as absent, and defaults for the rest."""
+    try:
+        return msgspec.convert({key: value for key, value in config.items() if value is not None}, kind)
+    except msgspec.ValidationError as error:
+        raise ModelError(f"scheduler_config.json: {error}") from error
+
+
+def refuse(refused: bool, field: str) -> None:
+    """Raise the error of a field whose value `refused` says is not honoured; for `__post_init__`."""
+    if refused:
+        raise ValueError(f"{field} is not supported")

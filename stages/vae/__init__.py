@@ -1,0 +1,1 @@
+"""The VAE stage: latents to pictures."""

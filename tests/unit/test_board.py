@@ -1,0 +1,87 @@
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from stages.core.board import Beacon, Board, Doing, Row
+
+STAGES = 3
+
+
+@pytest.fixture
+def board() -> Iterator[Board]:
+    board = Board(STAGES)
+    yield board
+    board.close()
+
+
+def use_cpu(nanoseconds: int) -> None:
+    end = time.process_time_ns() + nanoseconds
+    while time.process_time_ns() < end:
+        pass
+
+
+def test_a_stage_that_has_said_nothing_is_starting(board: Board) -> None:
+    assert [board.read(stage) for stage in range(STAGES)] == [Row(Doing.STARTING, 0, 0, 0, 0, 0, 0, 0)] * STAGES
+
+
+def test_a_beat_says_what_and_when(board: Board) -> None:
+    before = time.monotonic_ns()
+    Beacon(board.region, 1).beat(Doing.BUSY, job=5, step=2, steps=25)
+    row = board.read(1)
+    assert (row.doing, row.job, row.step, row.steps) == (Doing.BUSY, 5, 2, 25)
+    assert before <= row.beat_ns <= time.monotonic_ns()
+
+
+def test_each_stage_writes_its_own_row_only(board: Board) -> None:
+    for stage in range(STAGES):
+        Beacon(board.region, stage).beat(Doing.BUSY, job=stage + 1)
+    assert [board.read(stage).job for stage in range(STAGES)] == [1, 2, 3]
+    board.clear(1)
+    assert [board.read(stage).job for stage in range(STAGES)] == [1, 0, 3]
+    assert board.read(1) == Row(Doing.STARTING, 0, 0, 0, 0, 0, 0, 0)
+
+
+def test_cpu_time_counts_from_load(board: Board) -> None:
+    beacon = Beacon(board.region, 0)
+    use_cpu(1_000_000)
+    beacon.inferred(900_000)
+    beacon.beat(Doing.LOADING)
+    assert board.read(0).cpu_ns == 0
+
+    began = time.process_time_ns()
+    beacon.loaded()
+    row = board.read(0)
+    assert (row.doing, row.infer_cpu_ns) == (Doing.IDLE, 0)
+    helper = threading.Thread(target=use_cpu, args=(2_000_000,))
+    helper.start()
+    helper.join()
+    beacon.inferred(300_000)
+    beacon.inferred(200_000)
+    beacon.busy(70)
+    beacon.busy(7)
+    beacon.beat(Doing.IDLE)
+    row = board.read(0)
+    assert 2_000_000 <= row.cpu_ns <= time.process_time_ns() - began
+    assert row.infer_cpu_ns == 500_000
+    assert row.busy_ns == 77
+
+
+BEACON = """
+import sys
+from stages.core.board import Beacon, Doing
+from stages.core.region import Region
+
+beacon = Beacon(Region(int(sys.argv[1]), int(sys.argv[2])), 2)
+beacon.beat(Doing.COMPILING, job=1 << 40, step=3, steps=4)
+"""
+
+
+def test_a_stage_in_another_process_is_seen(board: Board, python: Callable[..., str]) -> None:
+    before = time.monotonic_ns()
+    python(BEACON, board.region.fd, board.region.nbytes, pass_fds=(board.region.fd,))
+    row = board.read(2)
+    assert (row.doing, row.job, row.step, row.steps) == (Doing.COMPILING, 1 << 40, 3, 4)
+    assert before <= row.beat_ns <= time.monotonic_ns()
+    assert board.read(1).beat_ns == 0

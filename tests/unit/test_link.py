@@ -1,0 +1,329 @@
+import os
+import socket as unix
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+
+from stages.core import wire
+from stages.core.errors import NoAnswer, StartFailed
+from stages.core.link import ClientHub, ClientLink, StageHub, StageLink, private_address
+from tests.unit.conftest import ROOT
+
+DEADLINE_MS = 20_000
+ANYWHERE = "tcp://127.0.0.1:*"
+DONE = wire.Done(id="a")
+
+Context = zmq.Context[zmq.Socket[bytes]]
+
+
+@pytest.fixture
+def context() -> Iterator[Context]:
+    context: Context = zmq.Context()
+    yield context
+    context.destroy(linger=0)
+
+
+@pytest.fixture
+def stage_hub(context: Context) -> StageHub:
+    return StageHub(context)
+
+
+@pytest.fixture
+def client_hub(context: Context) -> ClientHub:
+    return ClientHub(context, ANYWHERE)
+
+
+@pytest.fixture
+def client(client_hub: ClientHub) -> Iterator[ClientLink]:
+    client = ClientLink(client_hub.address, connect_s=20)
+    yield client
+    client.close()
+
+
+def dealer(context: Context, address: str) -> zmq.Socket[bytes]:
+    """A peer that keeps to no rules."""
+    socket = context.socket(zmq.DEALER)
+    socket.connect(address)
+    return socket
+
+
+def arrivals(hub: StageHub | ClientHub, count: int) -> list[Any]:
+    """All that `hub` receives until it has received `count` messages, or the deadline has passed."""
+    found: list[Any] = []
+    while len(found) < count and hub.socket.poll(DEADLINE_MS):
+        found += hub.receive()
+    return found
+
+
+# Hub and stages.
+
+STAGE = """
+import os, sys
+from stages.core import wire
+from stages.core.link import StageLink
+
+link = StageLink(sys.argv[1], int(sys.argv[2]))
+link.send(wire.Hello("unet-0", os.getpid()))
+for message in link.receive(wait=True):
+    link.send(wire.Dropped(message.job))
+link.close()
+"""
+SOMEBODY_ELSE = """
+import os, sys, zmq
+
+context = zmq.Context()
+os.setuid(65534)
+with context.socket(zmq.DEALER) as socket:
+    socket.connect(sys.argv[1])
+    socket.send(b"not even a message")
+    sys.stdin.read()
+"""
+
+
+def start(code: str, *arguments: object, pass_fds: tuple[int, ...] = ()) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-W", "error", "-c", code, *map(str, arguments)]
+    return subprocess.Popen(command, cwd=ROOT, pass_fds=pass_fds, stdin=subprocess.PIPE)
+
+
+def test_the_hub_tells_stage_processes_apart_by_their_pid(stage_hub: StageHub) -> None:
+    ours, theirs = unix.socketpair()
+    with ours, theirs:
+        stages = [start(STAGE, stage_hub.address, theirs.fileno(), pass_fds=(theirs.fileno(),)) for _ in range(2)]
+        pids = [stage.pid for stage in stages]
+        heard = dict(arrivals(stage_hub, 2))
+        assert heard == {pid: wire.Hello("unet-0", pid) for pid in pids}
+        for pid in pids:
+            stage_hub.send(pid, wire.Drop(job=pid))
+        assert dict(arrivals(stage_hub, 2)) == {pid: wire.Dropped(pid) for pid in pids}
+        for stage in stages:
+            stage.communicate(timeout=DEADLINE_MS / 1000)
+            assert stage.returncode == 0
+    gone, forgotten = pids
+    stage_hub.forget(forgotten)
+    for pid in (gone, forgotten, 1):
+        stage_hub.send(pid, wire.Stop())
+        stage_hub.forget(pid)
+
+
+def test_a_forgotten_process_is_not_sent_to(stage_hub: StageHub, context: Context) -> None:
+    stage = dealer(context, stage_hub.address)
+    stage.send(wire.pack(wire.Hello("unet-0", 1)))
+    [(pid, _)] = arrivals(stage_hub, 1)
+    assert pid == os.getpid()
+    stage_hub.send(pid, wire.Drop(job=1))
+    stage_hub.forget(pid)
+    stage_hub.send(pid, wire.Drop(job=2))
+    stage.send(wire.pack(wire.Dropped(1)))
+    assert [message for _, message in arrivals(stage_hub, 1)] == [wire.Dropped(1)]
+    stage_hub.send(pid, wire.Drop(job=3))
+    assert stage.poll(DEADLINE_MS)
+    assert [wire.unpack_to_stage(stage.recv()), wire.unpack_to_stage(stage.recv())] == [wire.Drop(1), wire.Drop(3)]
+
+
+def test_the_hub_is_deaf_to_what_the_kernel_names_no_process_for(stage_hub: StageHub, context: Context) -> None:
+    stage_hub.socket.bind(ANYWHERE)
+    unknown = dealer(context, stage_hub.socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0"))
+    unknown.send(wire.pack(wire.Hello("unet-0", os.getpid())))
+    assert stage_hub.socket.poll(DEADLINE_MS)
+    assert list(stage_hub.receive()) == []
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
+def test_the_hub_is_deaf_to_other_users(stage_hub: StageHub) -> None:
+    with start(SOMEBODY_ELSE, stage_hub.address) as stranger:
+        assert stage_hub.socket.poll(DEADLINE_MS)
+        assert list(stage_hub.receive()) == []
+        stranger.communicate(timeout=DEADLINE_MS / 1000)
+    assert stranger.returncode == 0
+
+
+def test_a_stage_message_is_one_frame(stage_hub: StageHub, context: Context) -> None:
+    stage = dealer(context, stage_hub.address)
+    stage.send_multipart((b"", wire.pack(wire.Dropped(1))))
+    stage.send(wire.pack(wire.Dropped(2)))
+    assert [message for _, message in arrivals(stage_hub, 1)] == [wire.Dropped(2)]
+
+
+def test_a_stage_waits_for_messages_or_the_end_of_its_life_line(stage_hub: StageHub) -> None:
+    ours, theirs = unix.socketpair()
+    with ours, theirs:
+        link = StageLink(stage_hub.address, theirs.fileno())
+        assert list(link.receive(wait=False)) == []
+        link.send(wire.Hello("unet-0", os.getpid()))
+        [(pid, _)] = arrivals(stage_hub, 1)
+        stage_hub.send(pid, wire.Drop(1))
+        stage_hub.send(pid, wire.Stop())
+        heard = list(link.receive(wait=True))
+        while len(heard) < 2:
+            heard += link.receive(wait=True)
+        assert heard == [wire.Drop(1), wire.Stop()]
+        assert not link.orphaned()
+        ours.close()
+        assert link.orphaned()
+        assert list(link.receive(wait=True)) == []
+        link.close()
+
+
+def test_the_pipe_to_the_stages_has_no_file(context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    address = StageHub(context).address
+    assert address.startswith("ipc://@triptych-")
+    assert f" {address.removeprefix('ipc://')}\n" in Path("/proc/net/unix").read_text()
+    assert list(tmp_path.iterdir()) == []
+    assert private_address() != private_address()
+
+
+# Clients and hub.
+
+
+def test_a_client_is_answered_with_a_message_and_a_frame(client_hub: ClientHub, client: ClientLink) -> None:
+    client.send(wire.Cancel(id="a"))
+    [(peer, frame)] = arrivals(client_hub, 1)
+    assert wire.decode_client_message(frame) == wire.Cancel(id="a")
+    assert peer.uid is None
+    assert client_hub.send(peer.routing_id, DONE)
+    assert client_hub.send(peer.routing_id, wire.Done(id="b"), b"\x89PNG")
+    assert client.receive(20) == (DONE, None)
+    assert client.receive(20) == (wire.Done(id="b"), b"\x89PNG")
+    assert client.receive(0) is None
+
+
+def test_a_request_is_one_frame(client_hub: ClientHub, context: Context) -> None:
+    peer = dealer(context, client_hub.address)
+    for frames in ([b"", b"x"], [b"x", b"x", b"x"], [b"", b"", b""], [b"heard"]):
+        peer.send_multipart(frames)
+    assert [frame for _, frame in arrivals(client_hub, 1)] == [b"heard"]
+
+
+def test_who_sends_too_much_is_cut_off_and_the_others_are_heard(
+    client_hub: ClientHub, client: ClientLink, context: Context
+) -> None:
+    loud = dealer(context, client_hub.address)
+    events = loud.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+    loud.send(b"x" * (wire.MAX_REQUEST_BYTES + 1))
+    assert events.poll(DEADLINE_MS)
+    loud.disable_monitor()
+    events.close()
+    client.send(wire.Cancel(id="a"))
+    assert [frame for _, frame in arrivals(client_hub, 1)] == [wire.encode(wire.Cancel(id="a"))]
+
+
+def test_a_request_may_be_as_large_as_the_limit(client_hub: ClientHub, context: Context) -> None:
+    dealer(context, client_hub.address).send(b"x" * wire.MAX_REQUEST_BYTES)
+    assert [len(frame) for _, frame in arrivals(client_hub, 1)] == [wire.MAX_REQUEST_BYTES]
+
+
+def test_a_client_that_has_left_is_told_from_one_that_is_there(client_hub: ClientHub) -> None:
+    client = ClientLink(client_hub.address, connect_s=20)
+    client.send(wire.StatusRequest())
+    [(peer, _)] = arrivals(client_hub, 1)
+    assert client_hub.send(peer.routing_id, DONE)
+    client.close()
+    deadline = time.monotonic() + DEADLINE_MS / 1000
+    while client_hub.send(peer.routing_id, DONE):
+        assert time.monotonic() < deadline
+        client_hub.socket.poll(10)
+    assert not client_hub.send(b"nobody", DONE)
+
+
+def test_a_client_that_does_not_read_counts_as_gone_and_delays_nobody(
+    client_hub: ClientHub, client: ClientLink, context: Context
+) -> None:
+    slow = context.socket(zmq.DEALER)
+    slow.rcvhwm = 1
+    slow.connect(client_hub.address)
+    slow.send(b"slow")
+    [(peer, _)] = arrivals(client_hub, 1)
+    picture = b"\0" * 10_000
+    assert any(not client_hub.send(peer.routing_id, DONE, picture) for _ in range(20_000))
+    client.send(wire.StatusRequest())
+    [(other, _)] = arrivals(client_hub, 1)
+    assert client_hub.send(other.routing_id, DONE)
+    assert client.receive(20) == (DONE, None)
+
+
+@pytest.mark.parametrize("address", ["ipc://{folder}/nobody", "tcp://127.0.0.1:{port}"])
+def test_where_nobody_listens_there_is_no_answer_in_time(address: str, tmp_path: Path) -> None:
+    with unix.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    client = ClientLink(address.format(folder=tmp_path, port=port), connect_s=0.2)
+    began = time.monotonic()
+    with pytest.raises(NoAnswer, match=f"nothing listens at {client.address}; start `triptych serve`"):
+        client.send(wire.StatusRequest())
+    client.close()
+    assert 0.2 <= time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("address", ["", "nonsense", "tcp://", "tcp://127.0.0.1", "http://127.0.0.1:80", "ipc://"])
+def test_what_is_no_address_is_refused_by_name(address: str) -> None:
+    with pytest.raises(NoAnswer, match="write tcp://HOST:PORT") as refused:
+        ClientLink(address, connect_s=0.2)
+    assert repr(address) in refused.value.message
+
+
+def test_a_free_port_is_named_and_a_taken_one_refused(client_hub: ClientHub, context: Context) -> None:
+    assert int(client_hub.address.removeprefix("tcp://127.0.0.1:")) > 0
+    with pytest.raises(StartFailed, match=f"cannot listen at {client_hub.address}: Address already in use"):
+        ClientHub(context, client_hub.address)
+
+
+# An ipc path.
+
+
+@pytest.fixture
+def ipc(tmp_path: Path) -> Path:
+    return tmp_path / "prompts.sock"
+
+
+def exchange(hub: ClientHub, address: str) -> int | None:
+    """Let a client at `address` ask and be answered; returns the user that `hub` sees."""
+    client = ClientLink(address, connect_s=20)
+    client.send(wire.StatusRequest())
+    [(peer, _)] = arrivals(hub, 1)
+    assert hub.send(peer.routing_id, DONE)
+    assert client.receive(20) == (DONE, None)
+    client.close()
+    uid: int | None = peer.uid
+    return uid
+
+
+def test_an_ipc_path_is_for_its_owner_alone_and_tells_who_connects(context: Context, ipc: Path) -> None:
+    outside = os.umask(0)
+    try:
+        hub = ClientHub(context, f"ipc://{ipc}")
+        inside = os.umask(0)
+    finally:
+        os.umask(outside)
+    assert inside == 0
+    assert stat.filemode(ipc.stat().st_mode) == "srw-------"
+    assert exchange(hub, f"ipc://{ipc}") == os.getuid()
+    hub.close(0)
+    context.term()
+    assert not ipc.exists()
+
+
+def test_the_socket_of_a_dead_server_is_taken_over(context: Context, ipc: Path) -> None:
+    with unix.socket(unix.AF_UNIX) as dead:
+        dead.bind(str(ipc))
+        dead.listen()
+    assert ipc.is_socket()
+    assert exchange(ClientHub(context, f"ipc://{ipc}"), f"ipc://{ipc}") == os.getuid()
+
+
+def test_the_socket_of_a_living_server_is_left_to_it(context: Context, ipc: Path) -> None:
+    living = ClientHub(context, f"ipc://{ipc}")
+    with pytest.raises(StartFailed, match=f"cannot listen at ipc://{ipc}: Address already in use"):
+        ClientHub(context, f"ipc://{ipc}")
+    assert exchange(living, f"ipc://{ipc}") == os.getuid()
+
+
+def test_a_path_in_no_folder_cannot_be_listened_at(context: Context, tmp_path: Path) -> None:
+    with pytest.raises(StartFailed, match="cannot listen at ipc://.*No such file or directory"):
+        ClientHub(context, f"ipc://{tmp_path}/absent/prompts.sock")

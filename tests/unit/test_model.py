@@ -1,0 +1,140 @@
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages.core.errors import ModelError
+from stages.core.model import PARTS, demo_folder, ir, read_card
+
+DEMO = demo_folder()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The embedded model again: its JSON to be changed at will, its large files linked."""
+
+    def copy_or_link(source: str, target: str) -> None:
+        if source.endswith(".json"):
+            shutil.copyfile(source, target)
+        else:
+            Path(target).symlink_to(source)
+
+    return Path(shutil.copytree(DEMO, tmp_path / "fake", copy_function=copy_or_link))
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def change(path: Path, **values: object) -> None:
+    path.write_text(json.dumps(read(path) | values))
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(ModelError) as refused:
+        read_card(folder)
+    assert len(str(refused.value).splitlines()) == 1
+    return str(refused.value)
+
+
+def test_the_embedded_model_says_what_its_parts_say() -> None:
+    card = read_card(DEMO)
+    assert (card.path, card.name, card.family) == (DEMO, "demo", "SD")
+    text, unet, vae = (read(DEMO / part / "config.json") for part in PARTS)
+    assert card.embed_dim == text["hidden_size"]
+    assert card.latent_channels == vae["latent_channels"] == unet["out_channels"]
+    assert card.native == (vae["sample_size"], vae["sample_size"])
+    assert card.latent_shape(*card.native) == (vae["latent_channels"], unet["sample_size"], unet["sample_size"])
+    assert card.scaling_factor == vae["scaling_factor"] != 0.18215
+    assert card.shift_factor == 0.0
+    assert card.scheduler == read(DEMO / "scheduler" / "scheduler_config.json")
+    assert {"num_inference_steps": card.steps, "guidance_scale": card.guidance_scale} == read(
+        DEMO / "generation_config.json"
+    )
+
+
+def test_a_picture_under_guidance_takes_two_rows() -> None:
+    card = read_card(DEMO)
+    assert [card.rows(scale) for scale in (0.0, 1.0, 1.01, 7.5)] == [1, 1, 2, 2]
+
+
+def test_a_distilled_unet_takes_one_row_and_few_steps(folder: Path) -> None:
+    (folder / "generation_config.json").unlink()
+    change(folder / "model_index.json", _class_name="LatentConsistencyModelPipeline")
+    change(folder / "unet" / "config.json", time_cond_proj_dim=256)
+    card = read_card(folder)
+    assert (card.name, card.family, card.guidance_embed_dim, card.rows(8.5)) == ("fake", "LCM", 256, 1)
+    assert (card.steps, card.guidance_scale) == (4, 8.5)
+
+
+def test_a_folder_need_not_say_everything(folder: Path) -> None:
+    (folder / "generation_config.json").unlink()
+    change(folder / "vae_decoder" / "config.json", scaling_factor=None, shift_factor=0.1)
+    change(folder / "unet" / "config.json", sample_size=[64, 96])
+    card = read_card(folder)
+    assert (card.steps, card.guidance_scale) == (25, 7.5)
+    assert (card.scaling_factor, card.shift_factor) == (0.18215, 0.1)
+    assert card.native == (96 * card.downscale, 64 * card.downscale)
+    assert card.latent_shape(*card.native)[1:] == (64, 96)
+
+
+@pytest.mark.parametrize(
+    "pipeline", ["FluxPipeline", "StableDiffusion3Pipeline", "StableDiffusionXLPipeline", None, ["x"]]
+)
+def test_another_kind_of_model_is_refused_by_name(pipeline: object, folder: Path) -> None:
+    change(folder / "model_index.json", _class_name=pipeline)
+    said = refusal(folder)
+    assert said.startswith(f"{folder}: this is a {pipeline} model; those that can be run are ")
+    assert "StableDiffusionPipeline" in said
+
+
+NEEDED = [
+    "model_index.json",
+    "scheduler/scheduler_config.json",
+    "unet/config.json",
+    "vae_decoder/config.json",
+    *(f"{part}/openvino_model.{kind}" for part in PARTS for kind in ("xml", "bin")),
+]
+
+
+@pytest.mark.parametrize("file", NEEDED)
+def test_a_missing_file_is_named(file: str, folder: Path) -> None:
+    (folder / file).unlink()
+    assert refusal(folder).startswith(f"{folder / file}: No such file or directory")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", "not JSON", '{"a": NaN}'])
+@pytest.mark.parametrize("file", [*(file for file in NEEDED if file.endswith("json")), "generation_config.json"])
+def test_broken_json_is_named(file: str, content: str, folder: Path) -> None:
+    (folder / file).write_text(content)
+    assert refusal(folder).startswith(f"{folder / file}: not a JSON object: ")
+
+
+@pytest.mark.parametrize(
+    ("part", "key"), [("unet", "sample_size"), ("unet", "cross_attention_dim"), ("vae_decoder", "block_out_channels")]
+)
+def test_a_missing_key_is_named(part: str, key: str, folder: Path) -> None:
+    change(folder / part / "config.json", **{key: None})
+    assert refusal(folder) == f"{folder / part / 'config.json'}: `{key}` is missing"
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_cut_weights_are_refused_with_their_bytes(part: str, folder: Path) -> None:
+    weights = ir(folder, part).with_suffix(".bin")
+    whole = weights.stat().st_size
+    weights.unlink()
+    with weights.open("wb") as cut:
+        cut.truncate(whole - 1)
+    assert refusal(folder).startswith(f"{weights}: cut short: {whole - 1:,} bytes, {whole:,} needed")
+    with weights.open("wb") as mended:
+        mended.truncate(whole)
+    assert read_card(folder).name == "fake"
+
+
+@pytest.mark.parametrize("make", [lambda path: None, lambda path: path.write_text("")], ids=["absent", "a file"])
+def test_what_is_no_folder_is_refused_by_name(make: Callable[[Path], object], tmp_path: Path) -> None:
+    make(tmp_path / "model")
+    assert refusal(tmp_path / "model") == f"{tmp_path / 'model'}: no such model folder"
