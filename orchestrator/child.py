@@ -6,12 +6,20 @@ import socket
 import subprocess
 import sys
 from collections import deque
+from pathlib import Path
 
 import msgspec
 
 from stages.core.config import StageSpec
 
 _LINES_KEPT = 20
+
+
+def environment() -> dict[str, str]:
+    """Ours, and that a child runs the code we run, not a namesake in the current folder."""
+    here = str(Path(__file__).parent.parent)
+    paths = [path for path in (os.environ.get("PYTHONPATH"), here) if path]
+    return os.environ | {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(paths)}
 
 
 class Child:
@@ -28,6 +36,7 @@ class Child:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 pass_fds=(told.arena_fd, told.board_fd, told.lifeline_fd),
+                env=environment(),
             )
         self.spec = spec
         self.pid = self._process.pid

@@ -16,6 +16,7 @@ import zmq
 from orchestrator import router as routing
 from orchestrator import supervisor as supervision
 from orchestrator.child import Child
+from orchestrator.keeper import Keeper
 from orchestrator.observe import Observer
 from orchestrator.plan import Machine, Plan, plan
 from orchestrator.router import Router
@@ -53,7 +54,7 @@ def serve(config: Config, *, ready: Callable[[Ready], None], lifeline: int | Non
     """
     hub = Hub(config, plan(config, read_card(locate(config)), Machine.here()), ready, lifeline)
     try:
-        with _signals() as inbox:
+        with Keeper(hub.address), _signals() as inbox:
             return hub.run(inbox)
     finally:
         hub.close()
@@ -112,6 +113,7 @@ class Hub:
         self._lifeline = lifeline
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._clients = ClientHub(self._context, config.listen.socket)
+        self.address = self._clients.address
         self._stages = StageHub(self._context)
         self._arena = Arena(Layout(plan.pools))
         self._board = Board(len(plan.stages))
@@ -176,7 +178,7 @@ class Hub:
                 self._state = "serving"
                 stages = self._observer.status("serving").stages
                 took = time.monotonic() - began
-                self._ready(Ready(self._clients.address, self._plan.card.name, round(took, 3), stages))
+                self._ready(Ready(self.address, self._plan.card.name, round(took, 3), stages))
             if self._state == "draining" and not self._stopping:
                 self._stop_when_drained()
         return 0

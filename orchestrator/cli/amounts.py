@@ -1,4 +1,4 @@
-"""Bytes as people read them."""
+"""Numbers of things as people read them."""
 
 
 def memory(nbytes: int) -> str:
@@ -11,3 +11,8 @@ def memory(nbytes: int) -> str:
         if amount < 1000 or unit == "GiB":
             break
     return f"{amount:.1f} {unit}" if amount < 10 else f"{amount:.0f} {unit}"
+
+
+def images(number: int) -> str:
+    """`number` of images."""
+    return f"{number} image{'' if number == 1 else 's'}"

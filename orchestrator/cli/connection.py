@@ -9,7 +9,7 @@ from orchestrator.client import Client, Event
 from orchestrator.launch import Pipeline, private_pipeline
 from stages.core import wire
 from stages.core.config import load
-from stages.core.errors import NoAnswer
+from stages.core.errors import NoAnswer, ShuttingDown
 
 _TRY_S = 0.2
 """How long one attempt to send may keep the display and Ctrl-C waiting."""
@@ -21,8 +21,8 @@ _ASK_S = {"starting": 0.25, "serving": 2.0, "draining": 2.0}
 """Seconds of silence after which the server is asked for its status; while it starts, there is something to show."""
 
 _SILENCE_S = 30.0
-_LAST_WORDS_S = 2.0
-"""A child whose socket is closed may take this long to say why it ends."""
+_LAST_WORDS_S = 5.0
+"""A child of ours that takes nothing more may need this long to say why, and to end."""
 
 
 class Connection:
@@ -58,8 +58,12 @@ class Connection:
         now = time.monotonic()
         if event is not None:
             self._heard = now
-            if isinstance(event[0], wire.Status):
-                self._take_in(event[0])
+            match event[0]:
+                case wire.Status() as status:
+                    self._take_in(status)
+                case wire.Failed(code=ShuttingDown.code) if self._pipeline is not None:
+                    # Nobody but us could ask it to stop, so it gives up, and will say why.
+                    self._pipeline.poll(_LAST_WORDS_S)
             return event
         if self._pipeline is not None:
             self._pipeline.poll()

@@ -11,6 +11,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.cli.amounts import images
 from orchestrator.cli.legible import legible
 from orchestrator.cli.session import Job, Place, Session
 from stages.core import wire
@@ -31,6 +32,7 @@ class Live:
         self._console = Console(stderr=True)
         self._live = RichLive(console=self._console, auto_refresh=False, transient=True, redirect_stdout=False)
         self._spinner = Spinner("dots", style="cyan")
+        self._mark = Spinner("dots", style="cyan")
         self._drawn_at = 0.0
         self._last: dict[wire.Kind, str] = {}
 
@@ -83,7 +85,7 @@ class Live:
         if rows:
             yield table
         if session.images_asked > 1 or not rows:
-            yield self._overall(session, now, f"{session.images_done}/{session.images_asked} images")
+            yield self._spin(_overall(session, now))
 
     def _stages(self, session: Session, now: float) -> Iterator[RenderableType]:
         """A line for each kind of stage, with the prompt it has."""
@@ -98,8 +100,9 @@ class Live:
                 table.add_row(name, Text(self._last[kind]), bar, _doing(place) if kind == "unet" else "")
             else:  # what was here last stays, dimly: stages that need milliseconds would only flicker
                 table.add_row(name, Text(self._last.get(kind, ""), style="dim"), "", "")
+        whole = self._bar(session.images_asked, session.images_done, now) if session.all_asked else ""
+        table.add_row(self._mark, _overall(session, now), whole, "")
         yield table
-        yield self._overall(session, now, f"{session.images_done} images")
 
     def _table(self, names: bool = False) -> Table:
         """Columns that stay where they are, however long the prompts."""
@@ -121,19 +124,21 @@ class Live:
     def _bar_width(self) -> int:
         return 30 if self._console.width >= 80 else 12
 
-    def _overall(self, session: Session, now: float, done: str) -> Spinner:
-        words = [done]
-        if session.images_done and session.began_at is not None:
-            words.append(f"{session.images_done / max(now - session.began_at, 1e-3):.2f} images/s")
-        if session.idle_images:
-            words.append(f"{session.idle_images} waiting")
-        if session.failures:
-            words.append(f"{len(session.failures)} failed")
-        return self._spin(", ".join(words))
-
     def _spin(self, words: str) -> Spinner:
         self._spinner.update(text=Text(words))
         return self._spinner
+
+
+def _overall(session: Session, now: float) -> str:
+    done = f"{session.images_done} of " if session.all_asked else ""
+    words = [f"{done}{images(session.images_asked if session.all_asked else session.images_done)}"]
+    if session.images_done and session.began_at is not None:
+        words.append(f"{session.images_done / max(now - session.began_at, 1e-3):.2f} images/s")
+    if session.idle_images:
+        words.append(f"{session.idle_images} waiting")
+    if session.failures:
+        words.append(f"{len(session.failures)} failed")
+    return ", ".join(words)
 
 
 def _loading(state: str) -> bool:

@@ -67,7 +67,7 @@ def size(value: str) -> tuple[int, int]:
     try:
         return parse_size(value, "size")
     except ConfigError as error:
-        raise argparse.ArgumentTypeError(error.message) from None
+        raise argparse.ArgumentTypeError(error.message.removeprefix("size: ")) from None
 
 
 def _whole(value: str) -> int:

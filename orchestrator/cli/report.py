@@ -9,8 +9,9 @@ from typing import Protocol
 
 import msgspec
 
+from orchestrator.cli.amounts import images
 from orchestrator.cli.legible import legible
-from orchestrator.cli.session import Failure, Picture
+from orchestrator.cli.session import Failure, Picture, Session
 
 Say = Callable[[str], None]
 """Prints a line on stdout, past whatever is drawn on the terminal."""
@@ -25,7 +26,7 @@ class Report(Protocol):
     def failure(self, failure: Failure) -> None:
         """A prompt has failed."""
 
-    def summary(self, images: int, seconds: float, start_s: float, folder: Path) -> None:
+    def summary(self, session: Session, seconds: float, start_s: float, folder: Path) -> None:
         """All is done: `seconds` since the first stage took something up, `start_s` before that."""
 
 
@@ -58,7 +59,7 @@ class JsonReport:
         """An object with the wire code and the message."""
         self._say(json.dumps(msgspec.to_builtins(failure)))
 
-    def summary(self, images: int, seconds: float, start_s: float, folder: Path) -> None:
+    def summary(self, session: Session, seconds: float, start_s: float, folder: Path) -> None:
         """Nothing: programs can count."""
 
 
@@ -69,17 +70,19 @@ class PlainReport:
         self._say = say
 
     def picture(self, picture: Picture, path: Path) -> None:
-        """Where it is, and what it took."""
+        """Where it is, its seed, and the seconds from the first stage on."""
         image = picture.image
-        self._say(f"{path}  seed {image.seed}, {image.timings.total_s:.1f} s")
+        spent = image.timings.total_s - image.timings.queue_s
+        self._say(f"{path}  seed {image.seed}, {spent:.1f} s")
 
     def failure(self, failure: Failure) -> None:
         """What went wrong, and with which prompt."""
         which = f"{legible(failure.prompt, 60)}: " if failure.prompt is not None else ""
         print(f"triptych: error: {which}{legible(failure.message, 500)}", file=sys.stderr, flush=True)
 
-    def summary(self, images: int, seconds: float, start_s: float, folder: Path) -> None:
+    def summary(self, session: Session, seconds: float, start_s: float, folder: Path) -> None:
         """How many pictures, how fast, and where they are."""
-        if images:
-            what = f"{images} image{'s' if images > 1 else ''} in {seconds:.1f} s, {images / seconds:.2f} images/s"
-            self._say(f"{what} (after {start_s:.1f} s to start), in {folder}")
+        done, failed = session.images_done, len(session.failures)
+        if done:
+            rate = f"{done / max(seconds, 1e-3):.2f} images/s" + (f", {failed} failed" if failed else "")
+            self._say(f"{images(done)} in {seconds:.1f} s, {rate} (after {start_s:.1f} s to start), in {folder}")

@@ -87,6 +87,8 @@ class Session:
         self.sent: dict[str, Job] = {}
         """Prompts that are with the server, in the order they were sent."""
         self.images_asked = 0
+        self.all_asked = False
+        """Whether no prompt will come any more, as far as is known; set from outside."""
         self.images_done = 0
         self.failures: list[Failure] = []
         self.began_at: float | None = None

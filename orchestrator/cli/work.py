@@ -53,7 +53,7 @@ class Work:
             raise
         now = time.monotonic()
         started = self._session.began_at or now
-        self._report.summary(self._session.images_done, now - started, started - began, self._folder.path)
+        self._report.summary(self._session, now - started, started - began, self._folder.path)
 
     def _turn(self, connection: Connection) -> None:
         session = self._session
@@ -64,6 +64,7 @@ class Work:
             wait_s = _TICK_S if session.finished and connection.connected else 0.0
             if not self._source.read(session, self._report, wait_s):
                 break
+        session.all_asked = self._source.ended
         # 2. Send what is due.
         if connection.connected:
             for request in session.due(time.monotonic()):

@@ -21,9 +21,7 @@ def test_a_cpu_list_is_read(text: str, expected: set[int]) -> None:
     assert cores.parse(text) == expected
 
 
-@pytest.mark.parametrize(
-    ("numbers", "expected"), [([], ""), ([3], "3"), ([2, 0, 1], "0-2"), ([16, 0, 1], "0-1,16")]
-)
+@pytest.mark.parametrize(("numbers", "expected"), [([], ""), ([3], "3"), ([2, 0, 1], "0-2"), ([16, 0, 1], "0-1,16")])
 def test_a_cpu_list_is_written_as_short_as_it_can_be(numbers: list[int], expected: str) -> None:
     assert cores.render(numbers) == expected
 

@@ -1,0 +1,123 @@
+"""Stages without models: the same arithmetic every time, the pace and the mishaps a test asks for in its prompt.
+
+`[crash]` in a prompt kills the U-Net process that works on it, `[error]` raises there, `[slow]` makes every step
+take a tenth of a second. They run inside real stage processes, so pacing them by sleeping is part of the stub.
+"""
+
+import hashlib
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import numpy as np
+
+from stages.core.board import Doing
+from stages.core.checkpoint import Checkpoint
+from stages.core.wire import Put, Report, Run, RunText, RunUnet, RunVae, Stepped, Took
+from stages.stage import OneByOne, Stage
+from stages.vae.picture import encode
+
+SHAPE = (4, 16, 16)
+_TOKENS, _DIM = 77, 160
+_PACE_S = 0.002
+
+
+class StubText(OneByOne[RunText]):
+    """Embeds are the bytes of the prompts' digest; the mishaps asked for are passed on in the first value."""
+
+    precision = "stub"
+
+    def load(self) -> None:
+        pass
+
+    def work(self, run: RunText) -> tuple[int, ...]:
+        shape = (len(run.prompts), _TOKENS, _DIM)
+        embeds = self.view.write(run.output)[: int(np.prod(shape)) * 4].view(np.float32).reshape(shape)
+        for row, prompt in enumerate(run.prompts):
+            embeds[row] = np.frombuffer(hashlib.sha256(prompt.encode()).digest(), np.uint8).mean()
+        embeds[0, 0, :3] = [f"[{word}]" in run.prompts[-1] for word in ("crash", "error", "slow")]
+        self.view.seal(run.output, embeds.nbytes)
+        return shape
+
+
+class StubUnet(Stage):
+    """Steps its jobs in turn, saving every step as the real engine does."""
+
+    precision = "stub"
+
+    def load(self) -> None:
+        self._jobs: list[tuple[RunUnet, Checkpoint]] = []
+        self._taken: dict[int, int] = {}
+
+    @property
+    def idle(self) -> bool:
+        return not self._jobs
+
+    def admit(self, run: Run) -> None:
+        assert isinstance(run, RunUnet)
+        self._jobs.append((run, Checkpoint(self.view.write(run.output), run.job, SHAPE)))
+
+    def drop(self, job: int) -> None:
+        self._jobs = [entry for entry in self._jobs if entry[0].job != job]
+
+    def step(self) -> Iterator[Report]:
+        run, checkpoint = self._jobs[0]
+        self.working = (run.job,)
+        began = time.monotonic_ns()
+        saved = checkpoint.restore()
+        embeds = self.view.read(run.input).view(np.float32)
+        step, latents = (saved.step, saved.latents) if saved else (0, np.full(SHAPE, run.seed % 97, np.float32))
+        self.beacon.beat(Doing.BUSY, run.job, step, run.steps)
+        if run.job not in self._taken:
+            self._taken[run.job] = began
+            yield Took(run.job, began)
+        crash, error, slow = embeds[:3]
+        if crash:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if error:
+            raise ValueError("asked for by the prompt")
+        time.sleep(0.1 if slow else _PACE_S)
+        latents = (latents * np.float32(1.1) + embeds[-1] / (step + 1)) % 251
+        checkpoint.save(step + 1, latents, np.zeros((0, *SHAPE), np.float32))
+        ended = time.monotonic_ns()
+        yield Stepped(run.job, step + 1, run.steps, began, ended)
+        if step + 1 == run.steps:
+            self.drop(run.job)
+            self.view.seal(run.output, checkpoint.finish(latents))
+            yield Put(run.job, run.output, SHAPE, self._taken.pop(run.job), time.monotonic_ns())
+        if self.idle:
+            self.beacon.beat(Doing.IDLE)
+
+
+class StubVae(OneByOne[RunVae]):
+    """The picture is the latents' first three channels."""
+
+    precision = "stub"
+
+    def load(self) -> None:
+        pass
+
+    def work(self, run: RunVae) -> tuple[int, ...]:
+        latents = self.view.read(run.input).view(np.float32).reshape(run.input_shape)
+        time.sleep(_PACE_S * 5)
+        picture = encode(
+            np.ascontiguousarray(latents[:3].transpose(1, 2, 0)).astype(np.uint8), run.format, run.metadata
+        )
+        self.view.write(run.output)[: len(picture)] = np.frombuffer(picture, np.uint8)
+        self.view.seal(run.output, len(picture))
+        return (len(picture),)
+
+
+class ExitsAtLoad(StubUnet):
+    """Dies while loading, every time."""
+
+    def load(self) -> None:
+        os._exit(7)
+
+
+class RefusesToLoad(StubUnet):
+    """Raises while loading."""
+
+    def load(self) -> None:
+        raise RuntimeError("no luck with this machine")

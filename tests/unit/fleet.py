@@ -1,0 +1,251 @@
+"""Stage processes played by hand, around a real router and a real arena.
+
+What they put into their slots tells what it was made of, so a picture that was mixed up with another one, or made from
+a slot that had been freed, is not the `picture` of its request.
+"""
+
+import os
+from dataclasses import dataclass
+from itertools import count
+
+import numpy as np
+
+from orchestrator.plan import plan
+from orchestrator.router import Action, Router, ToClient
+from stages.core import wire
+from stages.core.arena import Arena, Layout, SlotRef, View
+from stages.core.checkpoint import Checkpoint
+from stages.core.config import Config
+from stages.core.model import ModelCard
+from tests.unit.cards import CARD, machine
+
+TEXT, UNET, VAE = "text-0", "unet-0", "vae-0"
+STAGES = (TEXT, UNET, VAE)
+NAMES = {"text": TEXT, "unet": UNET, "vae": VAE}
+CLIENT = b"client"
+DRAW = 1000
+"""The seed of a prompt that names none."""
+TICK = 1000
+"""Nanoseconds between any two things that happen."""
+
+
+def picture(prompt: str, seed: int = DRAW, steps: int = CARD.steps) -> bytes:
+    """The bytes that the fleet makes of a prompt with every default."""
+    return f"\n{prompt}|seed {seed}, {steps} steps|png".encode()
+
+
+@dataclass
+class Process:
+    """A stage process: the jobs it holds, oldest first, those it was told to drop, and all it was ever sent."""
+
+    view: View
+    held: list[wire.Run]
+    drops: list[int]
+    runs: list[wire.Run]
+    began_ns: dict[int, int]
+    alive: bool = False
+
+
+class Fleet:
+    """Performs what the router decides, and reports what the test has a stage do."""
+
+    def __init__(self, config: Config | None = None, card: ModelCard = CARD, *, serving: bool = True) -> None:
+        config = config or Config()
+        self.plan = plan(config, card, machine(2))
+        layout = Layout(self.plan.pools)
+        self.arena = Arena(layout)
+        self.router = Router(self.plan, self.arena, config.pipeline.queue_limit)
+        self.processes = {
+            spec.name: Process(View(os.dup(self.arena.region.fd), layout, spec.number), [], [], [], {})
+            for spec in self.plan.stages
+        }
+        self.answers: list[ToClient] = []
+        self.now_ns = 0
+        self._pids = count(100)
+        for name in self.processes if serving else ():
+            self.serve(name)
+
+    def close(self) -> None:
+        for process in self.processes.values():
+            process.view.close()
+        self.arena.close()
+
+    # What clients do, and what they hear.
+
+    def submit(self, id: str, prompt: str = "a cat", client: bytes = CLIENT, **fields: object) -> list[wire.HubMessage]:
+        request = wire.Submit(id=id, prompt=prompt, **fields)  # type: ignore[arg-type]
+        return self._perform(self.router.submit(client, request, DRAW, self.tick()))
+
+    def cancel(self, id: str, client: bytes = CLIENT) -> list[wire.HubMessage]:
+        return self._perform(self.router.cancel(client, id, self.tick()))
+
+    def client_gone(self, client: bytes) -> list[wire.HubMessage]:
+        return self._perform(self.router.client_gone(client, self.tick()))
+
+    def heard(self, id: str, client: bytes = CLIENT) -> list[wire.HubMessage]:
+        """All answers to a prompt."""
+        return [a.message for a in self.answers if a.client == client and getattr(a.message, "id", None) == id]
+
+    def ends(self, id: str, client: bytes = CLIENT) -> list[str]:
+        """The terminal answers to a prompt: `done`, or the code of what failed."""
+        heard = self.heard(id, client)
+        return [m.code if isinstance(m, wire.Failed) else "done" for m in heard if isinstance(m, wire.Failed | wire.Done)]
+
+    def pictures(self, id: str, client: bytes = CLIENT) -> list[bytes | None]:
+        """The pictures of a prompt by index."""
+        images = [(a.message, a.payload) for a in self.answers if a.client == client]
+        found = [(m.index, payload) for m, payload in images if isinstance(m, wire.Image) and m.id == id]
+        return [payload for _, payload in sorted(found, key=lambda pair: pair[0])]
+
+    # What stages do.
+
+    def serve(self, stage: str) -> list[wire.HubMessage]:
+        self.processes[stage].alive = True
+        return self._perform(self.router.serving(stage, next(self._pids), self.tick()))
+
+    def kill(self, stage: str, at_work: int = 0) -> list[wire.HubMessage]:
+        process = self.processes[stage]
+        process.alive = False
+        process.held, process.drops, process.began_ns = [], [], {}
+        return self._perform(self.router.lost(stage, at_work, self.tick()))
+
+    def report(self, stage: str, report: wire.Report) -> list[wire.HubMessage]:
+        return self._perform(self.router.report(stage, report, self.tick()))
+
+    def take(self, stage: str, job: int | None = None) -> list[wire.HubMessage]:
+        """The stage takes a job up, by default the oldest one it holds."""
+        process, run = self._held(stage, job)
+        process.began_ns[run.job] = self.tick()
+        return self.report(stage, wire.Took(run.job, self.now_ns))
+
+    def step(self, stage: str, job: int | None = None) -> list[wire.HubMessage]:
+        """The U-Net does one step, and keeps a checkpoint in the slot as the real one does."""
+        process, run = self._held(stage, job)
+        assert isinstance(run, wire.RunUnet)
+        began = self.tick()
+        shape = self.plan.card.latent_shape(run.width, run.height)
+        checkpoint = Checkpoint(process.view.write(run.output), run.job, shape)
+        step = self.steps_done(stage, run.job) + 1
+        checkpoint.save(step, np.zeros(shape, np.float32), np.zeros((0, *shape), np.float32))
+        return self.report(stage, wire.Stepped(run.job, step, run.steps, began, self.tick()))
+
+    def steps_done(self, stage: str, job: int | None = None) -> int:
+        """What the checkpoint in the job's slot says."""
+        process, run = self._held(stage, job)
+        assert isinstance(run, wire.RunUnet)
+        payload = process.view.write(run.output)
+        saved = Checkpoint(payload, run.job, self.plan.card.latent_shape(run.width, run.height)).restore()
+        return saved.step if saved else 0
+
+    def put(self, stage: str, job: int | None = None, *, torn: bool = False) -> list[wire.HubMessage]:
+        """The stage puts a job down; `torn` changes a byte of it afterwards."""
+        process, run = self._held(stage, job)
+        content = self._content(process.view, run)
+        process.view.write(run.output)[: len(content)] = np.frombuffer(content, np.uint8)
+        process.view.seal(run.output, len(content))
+        if torn:
+            self.arena.region.array(*self.arena.layout.payloads[run.output.index])[0] ^= 1
+        process.held.remove(run)
+        began = process.began_ns.pop(run.job)
+        return self.report(stage, wire.Put(run.job, run.output, (len(content),), began, self.tick()))
+
+    def fault(self, stage: str, job: int | None = None, code: str = "stage_fault") -> list[wire.HubMessage]:
+        process, run = self._held(stage, job)
+        process.held.remove(run)
+        process.began_ns.pop(run.job, None)
+        return self.report(stage, wire.Fault(run.job, code, "it broke"))
+
+    def obey(self, stage: str) -> list[wire.HubMessage]:
+        """The stage drops the job it was told to drop first."""
+        process = self.processes[stage]
+        job = process.drops.pop(0)
+        process.held = [run for run in process.held if run.job != job]
+        process.began_ns.pop(job, None)
+        return self.report(stage, wire.Dropped(job))
+
+    def work(self, stage: str, job: int | None = None) -> list[wire.HubMessage]:
+        """The stage does all that is left of a job, by default of the oldest one it holds."""
+        process, run = self._held(stage, job)
+        heard = [] if run.job in process.began_ns else self.take(stage, run.job)
+        if isinstance(run, wire.RunUnet):
+            while self.steps_done(stage, run.job) < run.steps:
+                heard += self.step(stage, run.job)
+        return heard + self.put(stage, run.job)
+
+    def settle(self) -> None:
+        """Let all living stages work until they have nothing to do."""
+        busy = True
+        while busy:
+            busy = False
+            for name, process in self.processes.items():
+                while process.drops:
+                    self.obey(name)
+                if process.held:
+                    self.work(name)
+                    busy = True
+
+    # Looking.
+
+    def jobs(self, stage: str) -> list[int]:
+        """The jobs that a stage holds."""
+        return [run.job for run in self.processes[stage].held]
+
+    def all_free(self) -> bool:
+        """Whether nothing is left of any job."""
+        return self.router.empty and all(self.arena.free_slots(pool.name) == pool.count for pool in self.plan.pools)
+
+    def tick(self) -> int:
+        self.now_ns += TICK
+        return self.now_ns
+
+    def _perform(self, actions: list[Action]) -> list[wire.HubMessage]:
+        heard = []
+        for action in actions:
+            if isinstance(action, ToClient):
+                self.answers.append(action)
+                heard.append(action.message)
+            elif isinstance(action.message, wire.Drop):
+                process = self.processes[action.stage]
+                assert action.message.job in self.jobs(action.stage) or not process.alive
+                process.drops.append(action.message.job)
+            else:
+                assert not isinstance(action.message, wire.Stop)
+                self._receive(action.stage, action.message)
+        return heard
+
+    def _receive(self, stage: str, run: wire.Run) -> None:
+        """Take a job in, and refuse what no router may send."""
+        process = self.processes[stage]
+        kind = stage.partition("-")[0]
+        assert process.alive
+        assert run.kind == kind
+        assert run.job not in self.jobs(stage)
+        assert len(process.held) < self.plan.depths[run.kind]
+        assert self.arena.layout.pool_of(run.output.index) == {"text": "embeds", "unet": "latents", "vae": "image"}[kind]
+        process.view.write(run.output)  # StaleSlot if it was granted to another stage, or freed
+        used = {slot.index for other in self.processes.values() for held in other.held for slot in slots(held)}
+        assert used.isdisjoint(slot.index for slot in slots(run))
+        if not isinstance(run, wire.RunText):
+            process.view.read(run.input)  # StaleSlot if it was freed
+        process.held.append(run)
+        process.runs.append(run)
+
+    def _held(self, stage: str, job: int | None) -> tuple[Process, wire.Run]:
+        process = self.processes[stage]
+        return process, next(run for run in process.held if job in (None, run.job))
+
+    def _content(self, view: View, run: wire.Run) -> bytes:
+        match run:
+            case wire.RunText():
+                return "\n".join(run.prompts).encode()
+            case wire.RunUnet():
+                assert run.input_shape == (len(view.read(run.input)),)
+                return view.read(run.input).tobytes() + f"|seed {run.seed}, {run.steps} steps".encode()
+            case wire.RunVae():
+                assert run.input_shape == (len(view.read(run.input)),)
+                return view.read(run.input).tobytes() + f"|{run.format}".encode()
+
+
+def slots(run: wire.Run) -> tuple[SlotRef, ...]:
+    """The slots that a job holds while it is in a stage."""
+    return (run.output,) if isinstance(run, wire.RunText) else (run.output, run.input)
