@@ -18,6 +18,8 @@ from stages.core.errors import ConfigError
 _ARENA = 0
 """Process id of the arena's tracks; no process has it."""
 
+_ORDER = ("hold", "work", "step")
+
 Event = dict[str, Any]
 
 
@@ -44,7 +46,8 @@ class _Track(NamedTuple):
 
     process: int
     slot: int
-    what: str
+    order: int
+    """Of the kinds of slices: steps stand below the work they are part of."""
     lane: int
 
 
@@ -88,7 +91,7 @@ def _place(pieces: list[_Piece]) -> Iterator[tuple[_Track, _Piece]]:
         slice = piece.slice
         lane = 0
         while True:
-            track = _Track(_ARENA if slice.what == "hold" else slice.pid, slice.slot, slice.what, lane)
+            track = _Track(_ARENA if slice.what == "hold" else slice.pid, slice.slot, _ORDER.index(slice.what), lane)
             if ends.get(track, slice.began_ns) <= slice.began_ns:
                 break
             lane += 1

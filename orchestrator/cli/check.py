@@ -17,6 +17,9 @@ from stages.core import config, cores
 from stages.core.errors import ConfigError
 from stages.core.model import PARTS, ir, read_card
 
+_PROCESS_BYTES = 200 << 20
+"""Python, OpenVINO and a tokenizer: what a stage process takes beside its model, about."""
+
 
 def arguments(parser: Parser) -> None:
     """Declare the options."""
@@ -76,7 +79,7 @@ def facts(loaded: config.Config, planned: Plan, machine: Machine) -> dict[str, A
         "memory": {
             "weights_bytes": loading,
             # While a model loads, its file is mapped beside the weights that are repacked from it.
-            "needed_bytes": 2 * loading + planned.arena_bytes,
+            "needed_bytes": 2 * loading + planned.arena_bytes + len(planned.stages) * _PROCESS_BYTES,
             "available_bytes": machine.memory_available,
         },
         "listen": {"socket": loaded.listen.socket},
@@ -107,7 +110,7 @@ def show(found: dict[str, Any]) -> None:
     table.add_row("arena", f"{memory(arena['bytes'])}: {pools}")
     table.add_row(
         "memory",
-        f"about {memory(need['needed_bytes'])} while loading (twice the weights, and the arena); "
+        f"about {memory(need['needed_bytes'])} while loading (twice the weights, the processes, the arena); "
         f"{memory(need['available_bytes'])} available",
     )
     table.add_row("listens at", found["listen"]["socket"])

@@ -42,5 +42,5 @@ def arguments(parser: Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Make the pictures."""
-    session = work.carry_out(args, Prompts(args.prompt, work.defaults(args)), per_stage=False)
+    session = work.carry_out(args, Prompts(args.prompt, work.defaults(args)), patience_s=0.0, per_stage=False)
     return exit_status(session.failures, shared=True)

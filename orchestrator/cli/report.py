@@ -85,4 +85,4 @@ class PlainReport:
         done, failed = session.images_done, len(session.failures)
         if done:
             rate = f"{done / max(seconds, 1e-3):.2f} images/s" + (f", {failed} failed" if failed else "")
-            self._say(f"{images(done)} in {seconds:.1f} s, {rate} (after {start_s:.1f} s to start), in {folder}")
+            self._say(f"{images(done)} in {seconds:.1f} s, {rate}, in {folder} (the first began after {start_s:.1f} s)")

@@ -3,6 +3,7 @@
 import argparse
 import json
 import time
+from collections.abc import Iterator
 
 import msgspec
 from rich import box
@@ -18,6 +19,7 @@ from orchestrator.client import Client
 from stages.core import wire
 
 _EVERY_S = 1.0
+_WIDE = 120
 _PIPE_COLUMNS = 160
 """Width of the table where there is no terminal to fit it into."""
 
@@ -41,15 +43,15 @@ def run(args: argparse.Namespace) -> int:
                 if args.json:
                     print(as_json(status), flush=True)
                 else:
-                    console.print(table(status))
+                    console.print(table(status, console.width))
                 if not args.watch:
                     return 0
                 time.sleep(_EVERY_S)
                 status = client.status()
-        with Live(table(status), console=console, auto_refresh=False, screen=False) as live:
+        with Live(table(status, console.width), console=console, auto_refresh=False, screen=False) as live:
             while True:
                 time.sleep(_EVERY_S)
-                live.update(table(client.status()), refresh=True)
+                live.update(table(client.status(), console.width), refresh=True)
 
 
 def as_json(status: wire.Status) -> str:
@@ -59,31 +61,44 @@ def as_json(status: wire.Status) -> str:
     return json.dumps(fields)
 
 
-def table(status: wire.Status) -> RenderableType:
-    """A row for each stage process, and what they share below."""
-    rows = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    rows.add_column("stage", style="bold", no_wrap=True)
-    for name in ("pid", "state", "cores", "seen"):
+def table(status: wire.Status, width: int) -> RenderableType:
+    """A row for each stage process, in at most `width` columns if that is 80 or more, and what they share below."""
+    wide = width >= _WIDE
+    rows = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1) if wide else (0, 1, 0, 0))
+    for name in ("stage", "pid", "state", "cores"):
         rows.add_column(name, no_wrap=True)
-    for name in ("threads", "job", "step", "busy", "restarts", "RSS", "PSS", "outside"):
+    if wide:
+        rows.add_column("seen", no_wrap=True)
+    for name in ("threads" if wide else "thr", "job", "step", "busy", "restarts" if wide else "died"):
+        rows.add_column(name, justify="right", no_wrap=True)
+    for name in ("RSS", "PSS", "outside") if wide else ("PSS", "outside"):
         rows.add_column(name, justify="right", no_wrap=True)
     for stage in status.stages:
-        rows.add_row(
-            stage.name,
-            str(stage.pid or "-"),
-            Text(stage.state, style=_COLOURS.get(stage.state, "yellow")),
-            stage.cores_asked,
-            Text(stage.cores_seen or "-", style="" if stage.cores_seen == stage.cores_asked else "red"),
-            str(stage.threads),
-            Text((stage.job or "-")[:8]),
-            f"{stage.step}/{stage.steps}" if stage.job else "-",
-            f"{stage.busy_share:.0%}",
-            Text(str(stage.restarts), style="red" if stage.restarts else ""),
-            memory(stage.rss_bytes),
-            memory(stage.pss_bytes),
-            "-" if stage.cpu_outside_infer_share is None else f"{stage.cpu_outside_infer_share:.1%}",
-        )
+        rows.add_row(*_cells(stage, wide))
     return Group(rows, *(Text(line) for line in _below(status)))
+
+
+def _cells(stage: wire.StageStatus, wide: bool) -> Iterator[Text]:
+    yield Text(stage.name, style="bold")
+    yield Text(str(stage.pid or "-"))
+    yield Text(stage.state, style=_COLOURS.get(stage.state, "yellow"))
+    # Cores that differ from those asked for are what the whole thing must not do.
+    strayed = "red" if stage.cores_seen not in ("", stage.cores_asked) else ""
+    if wide:
+        yield Text(stage.cores_asked)
+        yield Text(stage.cores_seen or "-", style=strayed)
+    else:
+        yield Text(f"{stage.cores_asked}, not {stage.cores_seen}" if strayed else stage.cores_asked, style=strayed)
+    yield Text(str(stage.threads))
+    yield Text((stage.job or "-")[:8])
+    yield Text(f"{stage.step}/{stage.steps}" if stage.job else "-")
+    yield Text(f"{round(100 * stage.busy_share)}%")
+    yield Text(str(stage.restarts), style="red" if stage.restarts else "")
+    if wide:
+        yield Text(memory(stage.rss_bytes))
+    yield Text(memory(stage.pss_bytes))
+    outside = stage.cpu_outside_infer_share
+    yield Text("-" if outside is None else f"{outside:.1%}")
 
 
 _COLOURS = {"busy": "green", "idle": "dim"}

@@ -69,5 +69,5 @@ def run(args: argparse.Namespace) -> int:
                 raise ConfigError(f"{args.file}: {error.strerror}") from error
             stack.callback(os.close, descriptor)
         source = LineSource(Lines(descriptor), work.defaults(args))
-        session = work.carry_out(args, source, per_stage=True)
+        session = work.carry_out(args, source, patience_s=work.STREAM_PATIENCE_S, per_stage=True)
     return exit_status(session.failures, shared=False)

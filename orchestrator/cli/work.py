@@ -16,8 +16,11 @@ from stages.core import wire
 _TICK_S = 0.1
 """How long the loop may wait for one thing while another could happen."""
 
-_PATIENCE_S: dict[type[options.Private | options.Remote], float] = {options.Private: 5.0, options.Remote: 900.0}
-"""Others may fill a shared pipeline for a while; what our own, empty one refuses will never fit."""
+_HOPELESS_S = 5.0
+"""What a pipeline of our own, with nothing else in it, has refused for so long will never fit."""
+
+STREAM_PATIENCE_S = 900.0
+"""Others may fill a shared pipeline for so long before the prompts of a stream fail."""
 
 
 class Source(Protocol):
@@ -92,12 +95,15 @@ class Work:
                 assert_never(outcome)
 
 
-def carry_out(args: argparse.Namespace, source: Source, per_stage: bool) -> Session:
-    """Make the pictures that `args` and `source` ask for, and say so; returns what has become of them."""
+def carry_out(args: argparse.Namespace, source: Source, patience_s: float, per_stage: bool) -> Session:
+    """Make the pictures that `args` and `source` ask for, and say so; returns what has become of them.
+
+    A shared pipeline that has no room for anything of ours is asked again for `patience_s` seconds.
+    """
     where = options.target(args)
     folder = Folder(options.out(args))
     folder.open()
-    session = Session(_PATIENCE_S[type(where)])
+    session = Session(patience_s if isinstance(where, options.Remote) else _HOPELESS_S)
     screen = display.choose(args.json, per_stage)
     report: Report = JsonReport(screen.say) if args.json else PlainReport(screen.say)
     work = Work(session, source, folder, report, screen)

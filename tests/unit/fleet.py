@@ -89,7 +89,9 @@ class Fleet:
     def ends(self, id: str, client: bytes = CLIENT) -> list[str]:
         """The terminal answers to a prompt: `done`, or the code of what failed."""
         heard = self.heard(id, client)
-        return [m.code if isinstance(m, wire.Failed) else "done" for m in heard if isinstance(m, wire.Failed | wire.Done)]
+        return [
+            m.code if isinstance(m, wire.Failed) else "done" for m in heard if isinstance(m, wire.Failed | wire.Done)
+        ]
 
     def pictures(self, id: str, client: bytes = CLIENT) -> list[bytes | None]:
         """The pictures of a prompt by index."""
@@ -206,7 +208,7 @@ class Fleet:
                 heard.append(action.message)
             elif isinstance(action.message, wire.Drop):
                 process = self.processes[action.stage]
-                assert action.message.job in self.jobs(action.stage) or not process.alive
+                assert action.message.job in self.jobs(action.stage)
                 process.drops.append(action.message.job)
             else:
                 assert not isinstance(action.message, wire.Stop)
@@ -221,7 +223,9 @@ class Fleet:
         assert run.kind == kind
         assert run.job not in self.jobs(stage)
         assert len(process.held) < self.plan.depths[run.kind]
-        assert self.arena.layout.pool_of(run.output.index) == {"text": "embeds", "unet": "latents", "vae": "image"}[kind]
+        assert (
+            self.arena.layout.pool_of(run.output.index) == {"text": "embeds", "unet": "latents", "vae": "image"}[kind]
+        )
         process.view.write(run.output)  # StaleSlot if it was granted to another stage, or freed
         used = {slot.index for other in self.processes.values() for held in other.held for slot in slots(held)}
         assert used.isdisjoint(slot.index for slot in slots(run))
