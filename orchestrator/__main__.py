@@ -42,7 +42,8 @@ class _Version(argparse.Action):
             found = version("triptych")
         except PackageNotFoundError:
             found = "(not installed)"
-        parser.exit(0, f"triptych {found}\n")
+        print(f"triptych {found}")
+        parser.exit(0)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -84,8 +85,9 @@ def parse(words: Sequence[str]) -> tuple[Command, argparse.Namespace]:
     parser = Parser(f"triptych {name}", f"Triptych: {COMMANDS[name]}.")
     command.arguments(parser)
     _debug_option(parser)
-    # Intermixed, so that a prompt may also stand behind an option.
-    args = parser.parse_intermixed_args(words[split + 1 :])
+    rest = words[split + 1 :]
+    # Intermixed, so that a prompt may also stand behind an option; but that reads options behind `--`, too.
+    args = parser.parse_args(rest) if "--" in rest else parser.parse_intermixed_args(rest)
     args.debug = "--debug" in words[:split] or args.debug
     return command, args
 

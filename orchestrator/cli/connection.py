@@ -14,13 +14,13 @@ from stages.core.errors import NoAnswer, ShuttingDown
 _TRY_S = 0.2
 """How long one attempt to send may keep the display and Ctrl-C waiting."""
 
-_REACH_S = {Remote: 5.0, Private: 20.0}
+REACH_S = {Remote: 5.0, Private: 20.0}
 """A running server is connected to at once; one of our own has a Python to start first."""
 
-_ASK_S = {"starting": 0.25, "serving": 2.0, "draining": 2.0}
+ASK_S = {"starting": 0.25, "serving": 2.0, "draining": 2.0}
 """Seconds of silence after which the server is asked for its status; while it starts, there is something to show."""
 
-_SILENCE_S = 30.0
+SILENCE_S = 30.0
 _LAST_WORDS_S = 5.0
 """A child of ours that takes nothing more may need this long to say why, and to end."""
 
@@ -67,9 +67,9 @@ class Connection:
             return event
         if self._pipeline is not None:
             self._pipeline.poll()
-        if now - self._heard > _SILENCE_S:
-            raise NoAnswer(f"the server has been silent for {_SILENCE_S:.0f} s; is it still running?")
-        if now - max(self._heard, self._asked) >= _ASK_S[self.status.state if self.status else "starting"]:
+        if now - self._heard > SILENCE_S:
+            raise NoAnswer(f"the server has been silent for {SILENCE_S:.0f} s; is it still running?")
+        if now - max(self._heard, self._asked) >= ASK_S[self.status.state if self.status else "starting"]:
             self._asked = now
             self.send(wire.StatusRequest())
         return None
@@ -106,7 +106,7 @@ def connect(target: Remote | Private, debug: bool = False) -> Iterator[Connectio
 
     Raises ConfigError for a configuration that cannot be; the other errors come from the connection.
     """
-    reach_s = _REACH_S[type(target)]
+    reach_s = REACH_S[type(target)]
     if isinstance(target, Remote):
         with Client(target.address, _TRY_S) as client:
             yield Connection(client, reach_s)

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from orchestrator.request import MAX_IMAGES
 from stages.core import wire
 from stages.core.errors import BadRequest
 
@@ -75,6 +76,8 @@ def parse(line: bytes, defaults: wire.Submit) -> wire.Submit | None:
     except (OverflowError, msgspec.EncodeError) as error:
         raise BadRequest(str(error)) from error
     assert isinstance(request, wire.Submit)
+    if not 1 <= request.n <= MAX_IMAGES:  # the server would say so, too, but pictures are numbered before that
+        raise BadRequest(f"`n` must be from 1 to {MAX_IMAGES}, not {request.n}")
     return request
 
 

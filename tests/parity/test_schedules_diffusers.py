@@ -152,7 +152,7 @@ def configs(draw: st.DrawFn, name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("steps", STEPS)
 @pytest.mark.parametrize("name", schedules.names())
-@settings(deadline=None, max_examples=15, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=6, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_trajectories(name: str, steps: int, data: st.DataObject) -> None:
     assert_same(name, data.draw(configs(split(name)[0])), steps, data.draw(st.integers(0, 2**32)))
