@@ -8,6 +8,7 @@ import psutil
 from stages.core import checkpoint, cores
 from stages.core.arena import Layout, PoolSpec
 from stages.core.config import Config, Share, StageConfig, StageSpec, parse_size
+from stages.core.embeds import nbytes
 from stages.core.errors import ConfigError
 from stages.core.model import TOKENS, ModelCard
 from stages.core.wire import KINDS, Kind
@@ -176,7 +177,7 @@ def _pools(
     config: Config, card: ModelCard, sizes: tuple[tuple[int, int], ...], jobs: dict[Kind, int]
 ) -> tuple[PoolSpec, ...]:
     """A slot holds an output from the moment it may be written until the next stage's output is accepted."""
-    embeds = 2 * config.model.prompt_chunks * TOKENS * card.embed_dim * 4
+    embeds = nbytes((2, config.model.prompt_chunks * TOKENS, card.embed_dim), card.pooled_dim)
     latents = max(checkpoint.slot_bytes(card.latent_shape(*size)) for size in sizes)
     image = max(width * height * 4 for width, height in sizes) + _IMAGE_OVERHEAD
     return (

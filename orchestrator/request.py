@@ -31,6 +31,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     width: int
     height: int
     schedule: str | None
+    guidance_rescale: float
     output_format: Format
 
     def metadata(self, card: ModelCard) -> dict[str, str]:
@@ -67,6 +68,8 @@ def resolve(submit: Submit, card: ModelCard, sizes: tuple[tuple[int, int], ...],
     if not math.isfinite(guidance):
         raise BadRequest("`guidance_scale` is not a finite number")
     _check_range("guidance_scale", guidance, 0, MAX_GUIDANCE)
+    if not 0 <= submit.guidance_rescale <= 1:  # NaN is not, either
+        raise BadRequest(f"`guidance_rescale` must be from 0 to 1, not {submit.guidance_rescale}")
     seed = draw if submit.seed is None else submit.seed
     if not 0 <= seed < SEEDS:
         raise BadRequest(f"`seed` must be from 0 to 2^64 - 1, not {seed}; leave it out for a random one")
@@ -83,6 +86,7 @@ def resolve(submit: Submit, card: ModelCard, sizes: tuple[tuple[int, int], ...],
             width=width,
             height=height,
             schedule=submit.schedule,
+            guidance_rescale=float(submit.guidance_rescale),
             output_format=submit.output_format,
         )
         for index in range(submit.n)

@@ -97,6 +97,11 @@ class Job:
     spans: dict[Kind, tuple[int, int]] = field(default_factory=dict)
     """When each kind of stage took it up and put it down."""
 
+    @property
+    def steps_left(self) -> int:
+        """U-Net evaluations to come; the U-Net itself says how many there are, once it has begun."""
+        return self.steps - self.step if self.kind == "unet" and self.step else self.request.steps
+
 
 @dataclass(eq=False)
 class Stage:
@@ -166,7 +171,7 @@ class Router:
             job = self._jobs[self._count] = Job(self._count, prompt, index, request, now_ns)
             prompt.jobs.add(job.number)
             self._waiting["text"].append(job)
-        eta = self.estimate.seconds((job.kind, job.request.steps - job.step) for job in self._jobs.values())
+        eta = self.estimate.seconds((job.kind, job.steps_left) for job in self._jobs.values())
         self._actions.append(ToClient(client, wire.Accepted(id=prompt.id, position=ahead, eta_s=eta)))
         return self._pump(now_ns)
 
@@ -365,6 +370,7 @@ class Router:
                 request.guidance_scale,
                 request.schedule,
                 request.seed,
+                request.guidance_rescale,
             )
         metadata = request.metadata(self._plan.card)
         return wire.RunVae(job.number, job.output, job.input, job.input_shape, request.output_format, metadata)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import openvino as ov
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 from openvino.preprocess import PrePostProcessor
 
 from stages.core.board import Beacon
@@ -21,6 +21,7 @@ class Forward:
     def __init__(self, compiled: ov.CompiledModel, beacon: Beacon) -> None:
         self._request = compiled.create_infer_request()
         self._beacon = beacon
+        self.outputs = tuple(name for port in compiled.outputs for name in port.get_names())
         self._bound: dict[str, NDArray[np.generic]] = {}
         self.precision = str(compiled.get_property("INFERENCE_PRECISION_HINT").to_string())
 
@@ -48,17 +49,6 @@ class Forward:
         self._beacon.inferred(time.process_time_ns() - began)
 
 
-class Source:
-    """One part of a model folder, as read: what it asks for, before shapes are fixed."""
-
-    def __init__(self, model: ov.Model) -> None:
-        self.ranks = {port.get_any_name(): len(port.get_partial_shape()) for port in model.inputs}
-        self.dtypes: dict[str, DTypeLike] = {
-            port.get_any_name(): port.get_element_type().to_dtype() for port in model.inputs
-        }
-        self.outputs = tuple(name for port in model.outputs for name in port.get_names())
-
-
 class Runtime:
     """OpenVINO for one stage: its cores are already pinned, here its threads and precision are set."""
 
@@ -75,9 +65,9 @@ class Runtime:
         if spec.precision != "auto":
             self._options["INFERENCE_PRECISION_HINT"] = spec.precision
 
-    def inspect(self, part: str) -> Source:
-        """What the IR of `part` asks for. Raises ModelError."""
-        return Source(self._read(part))
+    def ranks(self, part: str) -> dict[str, int]:
+        """The inputs of `part` by tensor name, with their numbers of dimensions. Raises ModelError."""
+        return {port.get_any_name(): len(port.get_partial_shape()) for port in self._read(part).inputs}
 
     def compile(
         self,

@@ -15,7 +15,7 @@ from orchestrator.plan import Machine, Plan, plan
 from orchestrator.weights import locate
 from stages.core import config, cores
 from stages.core.errors import ConfigError
-from stages.core.model import PARTS, ir, read_card
+from stages.core.model import ir, read_card
 
 _PROCESS_BYTES = 200 << 20
 """Python, OpenVINO and a tokenizer: what a stage process takes beside its model, about."""
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 def facts(loaded: config.Config, planned: Plan, machine: Machine) -> dict[str, Any]:
     """What the table and the JSON say."""
     card = planned.card
-    weights = {part: ir(card.path, part).with_suffix(".bin").stat().st_size for part in PARTS}
+    weights = {part: ir(card.path, part).with_suffix(".bin").stat().st_size for part in card.parts}
     by_kind = dict(zip(("text", "unet", "vae"), weights.values(), strict=True))
     loading = sum(by_kind[stage.kind] for stage in planned.stages)
     return {

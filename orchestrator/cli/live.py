@@ -50,13 +50,7 @@ class Live:
         if now - self._drawn_at < _REDRAW_S:
             return
         self._drawn_at = now
-        if session.began_at is None and (not connected or status is None or status.state == "starting"):
-            lines = self._starting(status)
-        elif self._per_stage:
-            lines = self._stages(session, now)
-        else:
-            lines = self._images(session, now)
-        self._live.update(Group(*lines), refresh=True)
+        self._live.update(Group(*self._lines(session, status, connected, now)), refresh=True)
 
     def say(self, line: str) -> None:
         """Print a line above the drawing; or where stdout goes, if that is not this terminal."""
@@ -64,6 +58,13 @@ class Live:
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
         else:
             print(line, flush=True)
+
+    def _lines(
+        self, session: Session, status: wire.Status | None, connected: bool, now: float
+    ) -> Iterator[RenderableType]:
+        if session.began_at is None and (not connected or status is None or status.state == "starting"):
+            return self._starting(status)
+        return self._stages(session, now) if self._per_stage else self._images(session, now)
 
     def _starting(self, status: wire.Status | None) -> Iterator[RenderableType]:
         """While the stages load: a line for each."""

@@ -14,10 +14,12 @@ from stages.core.errors import ModelError
 TOKENS = 77
 """Tokens of one CLIP window, begin and end marks included."""
 
-PIPELINES = {"StableDiffusionPipeline": "SD", "LatentConsistencyModelPipeline": "LCM"}
+PIPELINES = {
+    "StableDiffusionPipeline": "SD",
+    "LatentConsistencyModelPipeline": "LCM",
+    "StableDiffusionXLPipeline": "SDXL",
+}
 """`_class_name` of the folders that can be run, with the family's short name."""
-
-PARTS = ("text_encoder", "unet", "vae_decoder")
 
 
 class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,8 +31,14 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     latent_channels: int
     downscale: int
     """Pixels per latent, each way."""
+    text_encoders: tuple[str, ...]
+    """Folders of the text encoders; two for SDXL."""
     embed_dim: int
-    """Width of the text encoder's last hidden state."""
+    """Width of the prompt embeds, over all text encoders."""
+    pooled_dim: int
+    """Width of the pooled prompt embeds that the U-Net also takes; 0 where it takes none."""
+    zero_negative: bool
+    """Whether an empty negative prompt stands for embeds of zeros (SDXL's `force_zeros_for_empty_prompt`)."""
     native: tuple[int, int]
     """Width and height in pixels the model was trained for."""
     scaling_factor: float
@@ -43,6 +51,11 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     """Steps where a request names none."""
     guidance_scale: float
     """Guidance scale where a request names none."""
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The folders of all models a picture needs."""
+        return (*self.text_encoders, "unet", "vae_decoder")
 
     def rows(self, guidance_scale: float) -> int:
         """Batch rows of one image: a second one, for the negative prompt, only under classifier-free guidance."""
@@ -65,9 +78,10 @@ def read_card(folder: Path) -> ModelCard:
     index = _json(folder / "model_index.json")
     pipeline = str(index.get("_class_name"))
     if pipeline not in PIPELINES:
-        known = " and ".join(PIPELINES)
+        known = ", ".join(PIPELINES)
         raise ModelError(f"{folder}: this is a {pipeline} model; those that can be run are {known}")
-    for part in PARTS:
+    text_encoders = ("text_encoder", "text_encoder_2") if PIPELINES[pipeline] == "SDXL" else ("text_encoder",)
+    for part in (*text_encoders, "unet", "vae_decoder"):
         _check_weights(ir(folder, part))
     unet = _json(folder / "unet" / "config.json")
     vae = _json(folder / "vae_decoder" / "config.json")
@@ -83,7 +97,10 @@ def read_card(folder: Path) -> ModelCard:
         family=PIPELINES[pipeline],
         latent_channels=int(unet.get("in_channels", 4)),
         downscale=downscale,
+        text_encoders=text_encoders,
         embed_dim=int(_need(unet, "cross_attention_dim", folder / "unet")),
+        pooled_dim=_pooled_dim(folder) if unet.get("addition_embed_type") == "text_time" else 0,
+        zero_negative=bool(index.get("force_zeros_for_empty_prompt", False)),
         native=(width * downscale, height * downscale),
         scaling_factor=float(vae.get("scaling_factor") or 0.18215),
         shift_factor=float(vae.get("shift_factor") or 0.0),
@@ -92,6 +109,11 @@ def read_card(folder: Path) -> ModelCard:
         steps=int(defaults.get("num_inference_steps", 4 if distilled else 25)),
         guidance_scale=float(defaults.get("guidance_scale", 8.5 if distilled else 7.5)),
     )
+
+
+def _pooled_dim(folder: Path) -> int:
+    encoder = folder / "text_encoder_2"
+    return int(_need(_json(encoder / "config.json"), "projection_dim", encoder))
 
 
 def demo_folder() -> Path:

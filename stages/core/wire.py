@@ -42,6 +42,8 @@ class Submit(_Json, frozen=True, kw_only=True, tag="submit"):
     width: int | None = None
     height: int | None = None
     schedule: str | None = None
+    guidance_rescale: float = 0.0
+    """How far to pull the guided output's contrast back to the unguided one's, 0 to 1."""
     n: int = 1
     priority: int = 0
     deadline_s: float | None = None
@@ -239,13 +241,14 @@ class RunUnet(_Packed, frozen=True):
     output: SlotRef
     input: SlotRef
     input_shape: tuple[int, ...]
-    """[rows, tokens, dim], float32."""
+    """[rows, tokens, dim], as stages.core.embeds lays them out."""
     width: int
     height: int
     steps: int
     guidance_scale: float
     schedule: str | None
     seed: int
+    guidance_rescale: float = 0.0
 
 
 class RunVae(_Packed, frozen=True):

@@ -9,14 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.core.board import Doing
-from stages.core.errors import BadOutput
+from stages.core.errors import BadOutput, ModelError
 from stages.core.model import TOKENS, ModelCard, read_card
 from stages.core.wire import Fault, Put, Report, Run, RunUnet, Stepped, Took
 from stages.runtime import Forward, Runtime
 from stages.stage import Stage
 from stages.unet import schedules
-from stages.unet.guidance import combine, embedding
+from stages.unet.conditioning import conditioning
+from stages.unet.guidance import combine
 from stages.unet.sequence import Sequence
+
+
+KNOWN_INPUTS = {"sample", "timestep", "encoder_hidden_states", "timestep_cond", "text_embeds", "time_ids"}
 
 
 class Shape(NamedTuple):
@@ -29,13 +33,10 @@ class Shape(NamedTuple):
 
 
 class _Batch(NamedTuple):
-    """A compiled forward and the arrays bound to it; one entry a row."""
+    """A compiled forward, and the arrays its inputs and its output lie in, by row."""
 
     forward: Forward
-    sample: NDArray[np.float32]
-    timestep: NDArray[np.generic]
-    embeds: NDArray[np.float32]
-    guidance: NDArray[np.float32] | None
+    inputs: dict[str, NDArray[np.generic]]
     output: NDArray[np.float32]
 
 
@@ -65,7 +66,9 @@ class UnetStage(Stage):
         self._card = read_card(Path(self.spec.model))
         schedules.build(self._card.scheduler, self._card.steps)  # what it refuses is better known now
         self._runtime = Runtime(self.spec, self.beacon)
-        self._source = self._runtime.inspect("unet")
+        self._ranks = self._runtime.ranks("unet")
+        if strange := self._ranks.keys() - KNOWN_INPUTS:
+            raise ModelError(f"unet: its inputs {', '.join(sorted(strange))} are of a kind that cannot be served")
         _, height, width = self._card.latent_shape(*self.spec.sizes[0])
         self._batch(Shape(self._card.rows(self._card.guidance_scale), height, width, TOKENS)).forward.infer()
 
@@ -73,8 +76,8 @@ class UnetStage(Stage):
         """Take a sequence in; it has its first step when its turn comes."""
         assert isinstance(run, RunUnet)
         shape = self._card.latent_shape(run.width, run.height)
-        embeds = self.view.lend(run.input).view(np.float32).reshape(run.input_shape)
-        self._sequences.append(Sequence(run, self._card.scheduler, shape, embeds, self.view.write(run.output)))
+        constants = conditioning(run, self._card, self.view.lend(run.input))
+        self._sequences.append(Sequence(run, self._card.scheduler, shape, constants, self.view.write(run.output)))
 
     def drop(self, job: int) -> None:
         """Let the sequence leave."""
@@ -99,9 +102,9 @@ class UnetStage(Stage):
 
         row = 0
         for sequence in group:
-            output = combine(batch.output[row : row + sequence.rows], sequence.run.guidance_scale)
+            output = batch.output[row : row + sequence.rows]
             row += sequence.rows
-            sequence.advance(output)
+            sequence.advance(combine(output, sequence.run.guidance_scale, sequence.run.guidance_rescale))
         ended = time.monotonic_ns()
         self.beacon.busy(ended - began)
         self.beacon.beat(Doing.BUSY, first.run.job, first.step, first.steps)
@@ -124,7 +127,7 @@ class UnetStage(Stage):
         """The oldest sequence, with those after it that fit into the same forward."""
         group = [self._sequences[0]]
         rows = group[0].rows
-        per_row = self._source.ranks["timestep"] > 0  # else one timestep serves all rows
+        per_row = self._ranks["timestep"] > 0  # else one timestep serves all rows
         for sequence in self._sequences[1:] if per_row else ():
             same = sequence.latents.shape == group[0].latents.shape and sequence.tokens == group[0].tokens
             if same and rows + sequence.rows <= self.spec.max_rows:
@@ -142,36 +145,29 @@ class UnetStage(Stage):
         for sequence in group:
             rows = slice(row, row + sequence.rows)
             row += sequence.rows
-            batch.sample[rows] = sequence.model_input()
-            batch.timestep[... if batch.timestep.ndim == 0 else rows] = sequence.timestep
-            if batch.guidance is not None:
-                batch.guidance[rows] = embedding(sequence.run.guidance_scale, batch.guidance.shape[-1])
-            if len(group) == 1:  # the usual case needs no copy: the text stage's slot is bound as it is
-                batch.forward.bind("encoder_hidden_states", sequence.embeds)
-            else:
-                batch.embeds[rows] = sequence.embeds
-        if len(group) > 1:
-            batch.forward.bind("encoder_hidden_states", batch.embeds)
+            batch.inputs["sample"][rows] = sequence.model_input()
+            batch.inputs["timestep"][rows if self._ranks["timestep"] else ...] = sequence.timestep
+            for name, constant in sequence.conditioning.items():
+                if len(group) == 1:  # the usual case needs no copy: the text stage's slot is bound as it is
+                    batch.forward.bind(name, constant)
+                else:
+                    batch.inputs[name][rows] = constant
+                    batch.forward.bind(name, batch.inputs[name])
 
     def _batch(self, shape: Shape) -> _Batch:
         """The forward for `shape`, compiled on first use."""
         if shape not in self._batches:
             rows, height, width, tokens = shape
-            shapes: dict[str, tuple[int, ...]] = {
-                "sample": (rows, self._card.latent_channels, height, width),
-                "timestep": (rows,) if self._source.ranks["timestep"] else (),
-                "encoder_hidden_states": (rows, tokens, self._card.embed_dim),
+            card = self._card
+            shapes = {
+                "sample": (rows, card.latent_channels, height, width),
+                "timestep": (rows,) if self._ranks["timestep"] else (),
+                "encoder_hidden_states": (rows, tokens, card.embed_dim),
+                "timestep_cond": (rows, card.guidance_embed_dim or 0),
+                "text_embeds": (rows, card.pooled_dim),
+                "time_ids": (rows, 6),
             }
-            distilled = "timestep_cond" in self._source.ranks
-            if distilled:
-                shapes["timestep_cond"] = (rows, self._card.guidance_embed_dim or 256)
-            forward = self._runtime.compile("unet", shapes)
-            self._batches[shape] = _Batch(
-                forward,
-                forward.allocate("sample").view(np.float32),
-                forward.allocate("timestep"),
-                forward.allocate("encoder_hidden_states").view(np.float32),
-                forward.allocate("timestep_cond").view(np.float32) if distilled else None,
-                forward.allocate(self._source.outputs[0]).view(np.float32),
-            )
+            forward = self._runtime.compile("unet", {name: shapes[name] for name in self._ranks})
+            inputs = {name: forward.allocate(name) for name in self._ranks}
+            self._batches[shape] = _Batch(forward, inputs, forward.allocate(forward.outputs[0]).view(np.float32))
         return self._batches[shape]

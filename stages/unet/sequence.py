@@ -18,11 +18,16 @@ class Sequence:
     """One image being denoised. Begins at the checkpoint it finds in its slot, else at the noise of its seed."""
 
     def __init__(
-        self, run: RunUnet, scheduler: Mapping[str, object], shape: tuple[int, int, int], embeds: Floats, payload: Bytes
+        self,
+        run: RunUnet,
+        scheduler: Mapping[str, object],
+        shape: tuple[int, int, int],
+        conditioning: Mapping[str, Floats],
+        payload: Bytes,
     ) -> None:
         self.run = run
-        self.embeds = embeds
-        self.rows, self.tokens, _ = embeds.shape
+        self.conditioning = conditioning
+        self.rows, self.tokens, _ = run.input_shape
         self.taken_ns = 0
         self._schedule = schedules.build(scheduler, run.steps, run.schedule)
         self._checkpoint = Checkpoint(payload, run.job, shape)

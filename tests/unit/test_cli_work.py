@@ -263,7 +263,10 @@ def test_a_prompt_refused_for_lack_of_room_is_sent_again(
     assert len(hub.submits()) == 6
 
 
-def test_no_more_is_sent_than_the_window_holds(hub: FakeHub, out: Path, tmp_path: Path) -> None:
+def test_no_more_is_sent_than_the_window_holds(
+    hub: FakeHub, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(connection.ASK_S, "serving", 0.0)
     unanswered: list[wire.Submit] = []
     most = 0
 

@@ -6,7 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from stages.unet.guidance import Floats, combine, embedding
+from stages.core.embeds import Floats
+from stages.unet.conditioning import guidance_embedding
+from stages.unet.guidance import combine
 
 SHAPE = (4, 2, 3)
 LATENTS = arrays(np.float32, SHAPE, elements=st.floats(-10, 10, width=32))
@@ -26,7 +28,8 @@ def test_two_rows_are_moved_from_the_negative_through_the_positive(
     found = combine(np.stack([negative, positive]), guidance_scale)
     pairs = zip(negative.ravel().tolist(), positive.ravel().tolist(), strict=True)
     expected = [a + guidance_scale * (b - a) for a, b in pairs]
-    assert (found.shape, found.dtype) == (SHAPE, np.float32)
+    assert found.shape == SHAPE
+    assert found.dtype == np.float32
     assert found.ravel().tolist() == pytest.approx(expected, rel=1e-5, abs=1e-3)
 
 
@@ -41,7 +44,8 @@ def test_the_embedding_is_that_of_the_paper(guidance_scale: float, dim: int) -> 
     half = dim // 2
     angles = [(guidance_scale - 1) * 1000 * math.exp(-math.log(10_000) * i / (half - 1)) for i in range(half)]
     expected = [*map(math.sin, angles), *map(math.cos, angles), *([0.0] * (dim % 2))]
-    found = embedding(guidance_scale, dim)
-    assert (found.shape, found.dtype) == ((dim,), np.float32)
+    found = guidance_embedding(guidance_scale, dim)
+    assert found.shape == (dim,)
+    assert found.dtype == np.float32
     # float32 holds an angle of thousands to some 1e-4
     assert found.tolist() == pytest.approx(expected, abs=2e-3)

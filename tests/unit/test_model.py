@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from stages.core.errors import ModelError
-from stages.core.model import PARTS, demo_folder, ir, read_card
+from stages.core.model import demo_folder, ir, read_card
 
+PARTS = ("text_encoder", "unet", "vae_decoder")
 DEMO = demo_folder()
 
 

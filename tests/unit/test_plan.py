@@ -16,7 +16,7 @@ from stages.core.wire import KINDS
 from tests.unit.cards import CARD, DISTILLED, machine
 
 
-def configure(share: str = "auto", model: ModelConfig | None = None, **stages: dict[str, Any]) -> Config:
+def configure(share: str = "auto", model: ModelConfig | None = None, **stages: Any) -> Config:
     return Config(
         model=model or ModelConfig(),
         pipeline=PipelineConfig(share=share),  # type: ignore[arg-type]
@@ -74,9 +74,7 @@ def test_disjoint_deals_all_cores_out_most_of_them_to_the_unet(count: int, dealt
         ({"text": {"cores": "0"}, "unet": {"cores": "1-2"}, "vae": {"cores": "3"}}, ["0", "1-2", "3"]),
     ],
 )
-def test_disjoint_deals_what_is_left_to_those_who_ask_for_nothing(
-    asked: dict[str, dict[str, str]], dealt: list[str]
-) -> None:
+def test_disjoint_deals_what_is_left_to_those_who_ask_for_nothing(asked: dict[str, Any], dealt: list[str]) -> None:
     assert core_lists(plan(configure("disjoint", **asked), CARD, machine(16))) == dealt
 
 
@@ -95,7 +93,7 @@ def test_cores_that_are_named_apart_are_disjoint(share: str) -> None:
         ("timeslice", {"text": {"cores": "0-1"}, "unet": {"cores": "2-3"}, "vae": {"cores": "2-3"}}),
     ],
 )
-def test_equal_sets_may_be_shared(share: str, asked: dict[str, dict[str, str]]) -> None:
+def test_equal_sets_may_be_shared(share: str, asked: dict[str, Any]) -> None:
     found = plan(configure(share, **asked), CARD, machine(4))
     assert (found.share, core_lists(found)) == ("timeslice", [asked[kind]["cores"] for kind in KINDS])
     assert not any(stage.bind_threads for stage in found.stages)
@@ -118,7 +116,7 @@ def test_equal_sets_may_be_shared(share: str, asked: dict[str, dict[str, str]]) 
     ],
 )
 def test_what_cannot_be_had_is_refused_by_its_key(
-    share: str, asked: dict[str, dict[str, Any]], count: int, said: list[str]
+    share: str, asked: dict[str, Any], count: int, said: list[str]
 ) -> None:
     message = refusal(configure(share, **asked), machine(count))
     assert message.startswith(said[0])

@@ -8,6 +8,7 @@ from stages.core.arena import SlotState
 from stages.core.config import Config, PipelineConfig, StageConfig
 from stages.core.errors import StaleSlot
 from stages.core.model import ModelCard
+from stages.core.wire import KINDS, Kind
 from tests.unit.cards import CARD, DISTILLED
 from tests.unit.fleet import CLIENT, DRAW, NAMES, STAGES, TEXT, TICK, UNET, VAE, Fleet, picture, slots
 
@@ -44,7 +45,14 @@ def test_a_prompt_passes_all_stages_and_is_told_of(fleet: Fleet) -> None:
     assert fleet.submit("a", "a cat") == [wire.Accepted(id="a", position=0, eta_s=None)]
     fleet.settle()
     *heard, image, done = fleet.heard("a")[1:]
-    passed = [("text", 0, 1), ("unet", 0, 3), ("unet", 1, 3), ("unet", 2, 3), ("unet", 3, 3), ("vae", 0, 1)]
+    passed: list[tuple[Kind, int, int]] = [
+        ("text", 0, 1),
+        ("unet", 0, 3),
+        ("unet", 1, 3),
+        ("unet", 2, 3),
+        ("unet", 3, 3),
+        ("vae", 0, 1),
+    ]
     assert heard == [wire.Progress(id="a", stage=stage, step=step, steps=steps) for stage, step, steps in passed]
     assert isinstance(image, wire.Image)
     assert (image.index, image.format, image.width, image.height, image.seed) == (0, "png", 64, 64, DRAW)
@@ -160,6 +168,13 @@ def test_the_names_of_jobs_are_told_while_they_live(fleet: Fleet) -> None:
     assert fleet.router.prompt_of(1) is None
 
 
+def teach(fleet: Fleet) -> None:
+    """Make an encoding cost a second, a step 10, and a decoding 3, whatever they cost so far."""
+    for kind, seconds in zip(KINDS, (1, 10, 3), strict=True):
+        for _ in range(200):
+            fleet.router.estimate.learn(kind, seconds * 1_000_000_000)
+
+
 def test_waiting_is_told_in_places_and_in_seconds(make: MakeFleet) -> None:
     fleet = make(serving=False)
     accepted = [fleet.submit(id)[0] for id in "abc"]
@@ -168,9 +183,7 @@ def test_waiting_is_told_in_places_and_in_seconds(make: MakeFleet) -> None:
     for stage in STAGES:
         fleet.serve(stage)
     fleet.settle()
-    for kind, seconds in (("text", 1), ("unet", 10), ("vae", 3)):
-        for _ in range(200):  # the mean forgets what it learned so far
-            fleet.router.estimate.learn(kind, seconds * 1_000_000_000)
+    teach(fleet)
     [first] = fleet.submit("d", steps=2)
     [second] = fleet.submit("e", steps=5)
     assert isinstance(first, wire.Accepted)
@@ -182,9 +195,7 @@ def test_waiting_is_told_in_places_and_in_seconds(make: MakeFleet) -> None:
 def test_a_schedule_of_second_order_does_not_make_the_wait_negative(fleet: Fleet) -> None:
     fleet.submit("a")
     fleet.settle()
-    for kind, seconds in (("text", 1), ("unet", 10), ("vae", 3)):
-        for _ in range(200):
-            fleet.router.estimate.learn(kind, seconds * 1_000_000_000)
+    teach(fleet)
     fleet.submit("heun", steps=10, schedule="heun")
     fleet.work(TEXT)
     fleet.take(UNET)
