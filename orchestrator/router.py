@@ -28,6 +28,7 @@ from stages.core.errors import (
     Overloaded,
     ShuttingDown,
     StageLost,
+    StaleSlot,
     TornSlot,
     TriptychError,
     by_code,
@@ -243,6 +244,8 @@ class Router:
                 self._release(job)
                 if job.cancelled:
                     self._forget(job, now_ns)
+                elif report.code in (TornSlot.code, StaleSlot.code):
+                    self._begin_anew(job, by_code(report.code)(report.message), now_ns)
                 else:
                     self._fail(job.prompt, by_code(report.code)(report.message), now_ns)
             case wire.Dropped():
@@ -296,7 +299,7 @@ class Router:
         prompt, request = job.prompt, job.request
         try:
             payload = self._arena.read(job.output).tobytes()
-        except TornSlot as error:
+        except (TornSlot, StaleSlot) as error:
             self._again(job, error, now_ns)
             return
         image = wire.Image(
@@ -378,7 +381,7 @@ class Router:
     # Sending again, letting go.
 
     def _again(self, job: Job, error: TriptychError, now_ns: int) -> None:
-        """Something went wrong around this job: send it again, from the input it had, or give it up."""
+        """Something went wrong around this job: send it again, with the input it had, or give it up."""
         job.mishaps += 1
         if job.mishaps < MAX_MISHAPS:
             self._waiting[job.kind].appendleft(job)
@@ -390,6 +393,14 @@ class Router:
         assert job.stage is not None
         self._stages[job.stage].jobs.remove(job.number)
         job.stage = None
+
+    def _begin_anew(self, job: Job, error: TriptychError, now_ns: int) -> None:
+        """Its input was spoiled, and what that was made from is gone: back to the prompt itself."""
+        self._free(job, job.input, now_ns)
+        self._free(job, job.output, now_ns)
+        job.input = job.output = None
+        job.kind, job.step = "text", 0
+        self._again(job, error, now_ns)
 
     def _fail(self, prompt: Prompt, error: TriptychError, now_ns: int) -> None:
         """End a prompt; its jobs in stages are dropped there and keep their slots until the stage has let go."""

@@ -1,7 +1,8 @@
 """The only import of OpenVINO: read, reshape, compile, and bind tensors to memory that is already there."""
 
+import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +14,28 @@ from stages.core.board import Beacon
 from stages.core.config import StageSpec
 from stages.core.errors import ModelError
 from stages.core.model import ir
+from stages.numerics import SelfTest
+
+log = logging.getLogger("stages")
+
+Shapes = Mapping[str, Sequence[int]]
+"""Input shapes by tensor name."""
 
 
 class Forward:
     """A compiled model of static shapes with one infer request. Tensors are bound, not copied."""
 
-    def __init__(self, compiled: ov.CompiledModel, beacon: Beacon) -> None:
+    def __init__(
+        self, compiled: ov.CompiledModel, beacon: Beacon, precisely: "Callable[[], Forward] | None" = None
+    ) -> None:
+        """`precisely` makes the same forward in f32, for the case that this one's precision does not suffice."""
         self._request = compiled.create_infer_request()
         self._beacon = beacon
-        self.outputs = tuple(name for port in compiled.outputs for name in port.get_names())
+        self._precisely = precisely
+        self._twin: Forward | None = None
         self._bound: dict[str, NDArray[np.generic]] = {}
+        self.inputs = tuple(port.get_any_name() for port in compiled.inputs)
+        self.outputs = tuple(name for port in compiled.outputs for name in port.get_names())
         self.precision = str(compiled.get_property("INFERENCE_PRECISION_HINT").to_string())
 
     def bind(self, name: str, array: NDArray[np.generic]) -> None:
@@ -41,18 +54,32 @@ class Forward:
         self.bind(name, array)
         return array
 
-    def infer(self) -> None:
-        """Run the model on what is bound."""
+    def infer(self) -> bool:
+        """Run the model on what is bound; whether the bound outputs are free of NaN and Inf.
+
+        If they are not, the model is run once more, in f32.
+        """
         began = time.process_time_ns()
         self._request.start_async()
         self._request.wait()
         self._beacon.inferred(time.process_time_ns() - began)
+        if all(np.isfinite(self._bound[name]).all() for name in self.outputs if name in self._bound):
+            return True
+        return self._precisely is not None and self._infer_precisely(self._precisely)
+
+    def _infer_precisely(self, precisely: "Callable[[], Forward]") -> bool:
+        log.warning("NaN or Inf in %s; computed again in f32", self.precision)
+        if self._twin is None:
+            self._twin = precisely()
+        for name, array in self._bound.items():
+            self._twin.bind(name, array)
+        return self._twin.infer()
 
 
 class Runtime:
     """OpenVINO for one stage: its cores are already pinned, here its threads and precision are set."""
 
-    def __init__(self, spec: StageSpec, beacon: Beacon) -> None:
+    def __init__(self, spec: StageSpec, beacon: Beacon, self_test: SelfTest | None = None) -> None:
         self._spec = spec
         self._beacon = beacon
         self._core = ov.Core()
@@ -64,22 +91,45 @@ class Runtime:
         }
         if spec.precision != "auto":
             self._options["INFERENCE_PRECISION_HINT"] = spec.precision
+        self._self_test = self_test or SelfTest(ov.get_version())
+        self._precise: dict[str, bool] = {}
+        """By part: whether it is computed in f32 because its own precision failed the self-test."""
 
     def ranks(self, part: str) -> dict[str, int]:
         """The inputs of `part` by tensor name, with their numbers of dimensions. Raises ModelError."""
         return {port.get_any_name(): len(port.get_partial_shape()) for port in self._read(part).inputs}
 
-    def compile(
-        self,
-        part: str,
-        shapes: Mapping[str, Sequence[int]],
-        normalise: Mapping[str, tuple[float, float]] | None = None,
-    ) -> Forward:
-        """Compile `part` for exactly these input shapes, by tensor name. Raises ModelError.
+    def compile(self, part: str, shapes: Shapes, normalise: Mapping[str, tuple[float, float]] | None = None) -> Forward:
+        """Compile `part` for exactly these input shapes. Raises ModelError.
 
         `normalise` makes the graph itself compute (x - mean) / scale on an input, so that the tensor another
-        process left in the arena can be bound as it is.
+        process left in the arena can be bound as it is. Before the first forward of a part is handed out, it is
+        tested against the same forward in f32; if it fails, f32 is what the part gets from then on.
         """
+
+        def precisely() -> Forward:
+            return self._compile(part, shapes, normalise or {}, {"INFERENCE_PRECISION_HINT": "f32"})
+
+        if self._precise.get(part):
+            return precisely()
+        forward = self._compile(part, shapes, normalise or {}, {}, precisely)
+        if part not in self._precise:
+            path = ir(Path(self._spec.model), part)
+            passed = forward.precision == "f32" or self._self_test.passes(path, forward, precisely)
+            self._precise[part] = not passed
+            if not passed:
+                log.warning("%s fails its self-test in %s on this CPU; f32 is used", part, forward.precision)
+                return precisely()
+        return forward
+
+    def _compile(
+        self,
+        part: str,
+        shapes: Shapes,
+        normalise: Mapping[str, tuple[float, float]],
+        options: Mapping[str, object],
+        precisely: Callable[[], Forward] | None = None,
+    ) -> Forward:
         model = self._read(part)
         if normalise:
             steps = PrePostProcessor(model)
@@ -88,9 +138,10 @@ class Runtime:
             model = steps.build()
         try:
             model.reshape({name: ov.PartialShape(list(shape)) for name, shape in shapes.items()})
-            return Forward(self._core.compile_model(model, "CPU", self._options), self._beacon)
+            compiled = self._core.compile_model(model, "CPU", self._options | dict(options))
         except RuntimeError as error:
             raise ModelError(f"{part}: cannot be compiled for {dict(shapes)}: {_last_line(error)}") from error
+        return Forward(compiled, self._beacon, precisely)
 
     def _read(self, part: str) -> ov.Model:
         path = ir(Path(self._spec.model), part)

@@ -16,6 +16,7 @@ from orchestrator.weights import locate
 from stages.core import config, cores
 from stages.core.errors import ConfigError
 from stages.core.model import ir, read_card
+from stages.core.wire import Kind
 
 _PROCESS_BYTES = 200 << 20
 """Python, OpenVINO and a tokenizer: what a stage process takes beside its model, about."""
@@ -49,8 +50,9 @@ def run(args: argparse.Namespace) -> int:
 def facts(loaded: config.Config, planned: Plan, machine: Machine) -> dict[str, Any]:
     """What the table and the JSON say."""
     card = planned.card
-    weights = {part: ir(card.path, part).with_suffix(".bin").stat().st_size for part in card.parts}
-    by_kind = dict(zip(("text", "unet", "vae"), weights.values(), strict=True))
+    sizes = {part: ir(card.path, part).with_suffix(".bin").stat().st_size for part in card.parts}
+    text = sum(sizes[part] for part in card.text_encoders)
+    by_kind: dict[Kind, int] = {"text": text, "unet": sizes["unet"], "vae": sizes["vae_decoder"]}
     loading = sum(by_kind[stage.kind] for stage in planned.stages)
     return {
         "model": {

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.core.embeds import Floats
-from stages.core.errors import ModelError
+from stages.core.errors import BadOutput, ModelError
 from stages.core.model import TOKENS, ModelCard
 from stages.runtime import Runtime
 from stages.text.tokenizer import Tokenizer
@@ -36,7 +36,8 @@ class Clip:
         self._ids[...] = ids
         bound = into[np.newaxis] if into.flags.c_contiguous else self._own
         self._forward.bind(self._output, bound)
-        self._forward.infer()
+        if not self._forward.infer():
+            raise BadOutput("the text encoder's output holds NaN or Inf")
         if bound is self._own:
             into[...] = self._own[0]
 

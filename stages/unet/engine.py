@@ -19,7 +19,6 @@ from stages.unet.conditioning import conditioning
 from stages.unet.guidance import combine
 from stages.unet.sequence import Sequence
 
-
 KNOWN_INPUTS = {"sample", "timestep", "encoder_hidden_states", "timestep_cond", "text_embeds", "time_ids"}
 
 
@@ -110,16 +109,17 @@ class UnetStage(Stage):
         self.beacon.beat(Doing.BUSY, first.run.job, first.step, first.steps)
         for sequence in group:
             yield Stepped(sequence.run.job, sequence.step, sequence.steps, began, ended)
-            if sequence.step == sequence.steps:
+            if not np.isfinite(sequence.latents).all():
+                self.drop(sequence.run.job)
+                yield Fault(sequence.run.job, BadOutput.code, "the U-Net's output holds NaN or Inf, in f32 too")
+            elif sequence.step == sequence.steps:
                 yield self._finish(sequence)
         if self.idle:
             self.beacon.beat(Doing.IDLE)
 
-    def _finish(self, sequence: Sequence) -> Put | Fault:
+    def _finish(self, sequence: Sequence) -> Put:
         run = sequence.run
         self.drop(run.job)
-        if not np.isfinite(sequence.latents).all():
-            return Fault(run.job, BadOutput.code, "the U-Net's latents hold NaN or Inf")
         self.view.seal(run.output, sequence.finish())
         return Put(run.job, run.output, sequence.latents.shape, sequence.taken_ns, time.monotonic_ns())
 

@@ -38,8 +38,7 @@ class VaeStage(OneByOne[RunVae]):
         decoder, sample = self._decoder(run.input_shape)
         latents = self.view.lend(run.input).view(np.float32).reshape(1, *run.input_shape)
         decoder.bind("latent_sample", latents)
-        decoder.infer()
-        if not np.isfinite(sample).all():
+        if not decoder.infer():
             raise BadOutput("the decoder's output holds NaN or Inf")
         pixels = np.clip(sample[0] / 2 + 0.5, 0, 1).transpose(1, 2, 0)
         picture = encode((pixels * 255).round().astype(np.uint8), run.format, run.metadata)

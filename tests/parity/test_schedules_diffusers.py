@@ -24,6 +24,8 @@ with warnings.catch_warnings():
 SHAPE = (4, 8, 8)
 STEPS = (1, 2, 4, 20, 50)
 TOLERANCE = 1e-4
+# Where sigma begins in the thousands, a step takes the difference of float32 numbers ten thousand times its result.
+STEEP_TOLERANCE = 1e-3
 
 THEIRS = {
     "ddim": diffusers.DDIMScheduler,
@@ -70,6 +72,8 @@ def their_trajectory(name: str, config: Config, steps: int, seed: int) -> Trajec
     spacing = {field: key == suffix for key, field in SPACINGS.items()} if suffix else {}
     scheduler = THEIRS[stem].from_config(dict(config), **IMPLIED.get(stem, {}), **spacing)
     scheduler.set_timesteps(steps)
+    if hasattr(scheduler, "set_begin_index"):  # else it begins at the second of two equal timesteps, and fails at the end
+        scheduler.set_begin_index(0)
     generator = torch.Generator().manual_seed(seed)
     latents = torch.randn((1, *SHAPE), generator=generator) * scheduler.init_noise_sigma
     found = [latents.numpy()[0]]
@@ -102,17 +106,22 @@ def assert_same(name: str, config: Config, steps: int, seed: int = 0, *, own: bo
         theirs = their_trajectory(name, config, steps, seed)
     ours = our_trajectory(None if own else name, config, steps, seed)
     assert ours.timesteps.dtype == theirs.timesteps.dtype
-    np.testing.assert_array_equal(ours.timesteps, theirs.timesteps)
+    if ours.timesteps.dtype == np.int64:
+        np.testing.assert_array_equal(ours.timesteps, theirs.timesteps)
+    else:  # fractional ones, from a table of sigmas in which torch's square roots err by one unit in the last place
+        np.testing.assert_allclose(ours.timesteps, theirs.timesteps, rtol=1e-6, atol=1e-6)
+    steep = config.get("beta_schedule") == "squaredcos_cap_v2" or config.get("rescale_betas_zero_snr", False)
+    scale = 0.0
     for index, (mine, other) in enumerate(zip(ours.latents, theirs.latents, strict=True)):
-        scale = np.abs(other).max()
+        scale = max(np.abs(other).max(), scale if steep else 0.0)
         assert np.isfinite(scale), f"diffusers fails at {index}"
         difference = np.abs(mine - other).max() / scale
-        assert difference <= TOLERANCE, f"after evaluation {index}: {difference:.2e}"
+        assert difference <= (STEEP_TOLERANCE if steep else TOLERANCE), f"after evaluation {index}: {difference:.2e}"
 
 
 @st.composite
 def configs(draw: st.DrawFn, name: str) -> dict[str, Any]:
-    """A config of the class that `name` stands for; a field may be missing."""
+    """A config of the class that `name` stands for; any field may be missing."""
     fields = {
         "beta_schedule": st.sampled_from(["linear", "scaled_linear", "squaredcos_cap_v2"]),
         "prediction_type": st.sampled_from(["epsilon", "v_prediction", "sample"]),
@@ -128,24 +137,35 @@ def configs(draw: st.DrawFn, name: str) -> dict[str, Any]:
             "set_alpha_to_one": st.booleans(),
             "prediction_type": st.sampled_from(["epsilon", "v_prediction"]),
         },
-        "euler": {"final_sigmas_type": st.sampled_from(["zero", "sigma_min"])},
-        "euler_a": {"prediction_type": st.sampled_from(["epsilon", "v_prediction"])},
+        "euler": {"final_sigmas_type": st.sampled_from(["zero", "sigma_min"]), "rescale_betas_zero_snr": st.booleans()},
+        "euler_a": {
+            "prediction_type": st.sampled_from(["epsilon", "v_prediction"]),
+            "rescale_betas_zero_snr": st.booleans(),
+        },
         "heun": {"clip_sample": st.booleans()},
         "dpmpp_2m": {
             "solver_type": st.sampled_from(["midpoint", "heun", "bh2"]),
             "lower_order_final": st.booleans(),
             "euler_at_final": st.booleans(),
             "final_sigmas_type": st.sampled_from(["zero", "sigma_min"]),
+            "rescale_betas_zero_snr": st.booleans(),
         },
         "unipc": {
             "solver_order": st.sampled_from([1, 2, 3]),
             "solver_type": st.sampled_from(["bh2", "midpoint"]),
             "disable_corrector": st.sampled_from([[], [0], [0, 2]]),
+            "rescale_betas_zero_snr": st.booleans(),
         },
         "lcm": {"clip_sample": st.booleans(), "original_inference_steps": st.sampled_from([50, 100])},
         "tcd": {"original_inference_steps": st.sampled_from([50, 100])},
     }
-    fields |= class_fields.get(name.replace("_sde", ""), {})
+    stem, suffix = split(name)
+    fields |= class_fields.get(stem.removesuffix("_sde"), {})
+    if suffix:
+        # The last bit of the highest sigma decides which whole timestep it is cut to, and torch's may be wrong.
+        fields["num_train_timesteps"] = st.just(1000)
+        if stem.startswith("dpmpp"):  # where the last two sigmas may be equal, and diffusers divides by their distance
+            fields["solver_type"] = st.just("midpoint")
     config = draw(st.fixed_dictionaries({}, optional=fields)) | draw(betas)
     return config
 
@@ -155,4 +175,4 @@ def configs(draw: st.DrawFn, name: str) -> dict[str, Any]:
 @settings(deadline=None, max_examples=6, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_trajectories(name: str, steps: int, data: st.DataObject) -> None:
-    assert_same(name, data.draw(configs(split(name)[0])), steps, data.draw(st.integers(0, 2**32)))
+    assert_same(name, data.draw(configs(name)), steps, data.draw(st.integers(0, 2**32)))

@@ -16,6 +16,7 @@ from orchestrator.client import Client
 from orchestrator.launch import Pipeline, private_pipeline
 from stages.core import wire
 from stages.core.errors import ConfigError, StartFailed, TriptychError
+from tests.unit.test_cli_work import FakeHub
 
 DEADLINE_S = 20.0
 
@@ -128,7 +129,17 @@ def test_what_ended_our_pipeline_is_told_instead_of_silence(start: Start) -> Non
     with Client("ipc://@nobody", 0.01) as client:
         connection = Connection(client, DEADLINE_S, pipeline)
         with pytest.raises(StartFailed, match="cause"):
-            while True:
-                connection.receive(0.01)
-        with pytest.raises(StartFailed, match="cause"):
             connection.send(wire.StatusRequest())
+        with pytest.raises(StartFailed, match="cause"):
+            connection.receive(0.0)
+
+
+def test_prompts_that_our_pipeline_lets_go_end_with_its_reason(start: Start) -> None:
+    pipeline = start("import sys, time; print('triptych: error: cause', file=sys.stderr); sys.exit(3)")
+    let_go = wire.Failed(id="a", code="shutting_down", message="stopped", retryable=True)
+    with FakeHub() as hub, Client(hub.address, DEADLINE_S) as client:
+        hub.answers = lambda message: iter([let_go])
+        connection = Connection(client, DEADLINE_S, pipeline)
+        connection.receive(0.0)  # connects, with a status request
+        with pytest.raises(StartFailed, match="cause"):
+            connection.receive(DEADLINE_S)

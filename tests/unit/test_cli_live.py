@@ -81,7 +81,7 @@ def test_generate_has_a_bar_for_each_image_in_a_stage() -> None:
     lines = drawn(now, per_stage=False)
     assert [line.split()[1] for line in lines[:3]] == ["a", "b", "c"]
     assert [line.split()[-1] for line in lines[:3]] == ["vae", "12/25", "text"]
-    assert lines[3].endswith("0 of 3 images") or "3 images" in lines[3]
+    assert lines[3].endswith(" 0 images")
 
 
 def test_generate_counts_what_it_has_no_room_to_draw(monkeypatch: pytest.MonkeyPatch) -> None:

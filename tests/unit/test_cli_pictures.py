@@ -1,5 +1,5 @@
-import errno
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -87,40 +87,16 @@ def test_a_link_that_leads_nowhere_is_not_followed(folder: Folder, tmp_path: Pat
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_a_full_disk_leaves_nothing_behind(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    replaced: list[Path] = []
-
-    class FullPath(type(folder.path)):  # type: ignore[misc]
-        """A path whose files take their first bytes and no more."""
-
-        def open(self, *args: object, **kwargs: object) -> object:
-            file = super().open(*args, **kwargs)
-
-            def write(content: bytes) -> int:
-                os.write(file.fileno(), content[:1])
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-            replaced.append(Path(self))
-            return _Full(file, write)
-
-    monkeypatch.setattr(folder, "path", FullPath(folder.path))
-    with pytest.raises(CannotWrite, match="No space left on device") as caught:
-        folder.write(1, "a cat", image(), b"content")
+def test_a_write_that_fails_half_way_leaves_nothing_behind(folder: Folder) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(CannotWrite, match="File too large") as caught:
+            folder.write(1, "a cat", image(), b"x" * 2000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert caught.value.exit_status == 1
-    assert replaced
     assert names(folder) == []
-
-
-class _Full:
-    def __init__(self, file: object, write: object) -> None:
-        self.file = file
-        self.write = write
-
-    def __enter__(self) -> "_Full":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.file.close()  # type: ignore[attr-defined]
 
 
 def test_files_have_the_permissions_of_any_other_file(folder: Folder, tmp_path: Path) -> None:

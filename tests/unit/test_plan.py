@@ -80,7 +80,7 @@ def test_disjoint_deals_what_is_left_to_those_who_ask_for_nothing(asked: dict[st
 
 @pytest.mark.parametrize("share", ["auto", "disjoint", "timeslice"])
 def test_cores_that_are_named_apart_are_disjoint(share: str) -> None:
-    asked = {"text": {"cores": "0"}, "unet": {"cores": "1-2"}, "vae": {"cores": "3"}}
+    asked: dict[str, Any] = {"text": {"cores": "0"}, "unet": {"cores": "1-2"}, "vae": {"cores": "3"}}
     found = plan(configure(share, **asked), CARD, machine(4))
     assert (found.share, core_lists(found)) == ("disjoint", ["0", "1-2", "3"])
     assert all(stage.bind_threads for stage in found.stages)

@@ -1,0 +1,105 @@
+"""The runtime: memory bound without a copy, and f32 where the chosen precision does not suffice."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import openvino as ov
+import pytest
+from openvino import opset13 as ops
+
+from stages.core.board import Beacon, Board
+from stages.core.config import StageSpec
+from stages.core.errors import ModelError
+from stages.core.model import demo_folder
+from stages.numerics import SelfTest
+from stages.runtime import Forward, Runtime
+
+UNET = {"sample": (1, 4, 16, 16), "timestep": (1,), "encoder_hidden_states": (1, 77, 160)}
+
+
+@pytest.fixture
+def beacon() -> Beacon:
+    return Beacon(Board(1).region, 0)
+
+
+def spec(precision: str = "auto", model: Path | None = None) -> StageSpec:
+    return StageSpec(
+        name="unet-0", number=0, kind="unet", replica=0, implementation="", cores="0", threads=1, bind_threads=False,
+        max_rows=2, precision=precision, model=str(model or demo_folder()), sizes=((128, 128),), prompt_chunks=1,
+        pools=(), stages=1,
+    )  # type: ignore[call-arg]  # fmt: skip
+
+
+def fill(forward: Forward) -> None:
+    forward.allocate("sample")[...] = np.random.default_rng(1).standard_normal((1, 4, 16, 16))
+    forward.allocate("timestep")[...] = 500
+    forward.allocate("encoder_hidden_states")[...] = np.random.default_rng(2).standard_normal((1, 77, 160))
+
+
+def test_outputs_appear_in_the_memory_that_was_bound(beacon: Beacon) -> None:
+    forward = Runtime(spec("f32"), beacon).compile("unet", UNET)
+    fill(forward)
+    mine = np.full((1, 4, 16, 16), np.nan, np.float32)
+    forward.bind("out_sample", mine)
+    assert forward.infer()
+    assert np.isfinite(mine).all()
+    assert mine.std() > 0.01
+
+
+class NeverPasses(SelfTest):
+    def passes(self, *_: object) -> bool:
+        return False
+
+
+def test_a_part_that_fails_its_self_test_is_computed_in_f32(
+    beacon: Beacon, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    runtime = Runtime(spec("bf16"), beacon, NeverPasses("", tmp_path))
+    with caplog.at_level(logging.WARNING):
+        forward = runtime.compile("vae_decoder", {"latent_sample": (1, 4, 16, 16)})
+    assert forward.precision == "f32"
+    assert "fails its self-test in bf16" in caplog.text
+    assert runtime.compile("vae_decoder", {"latent_sample": (1, 4, 8, 8)}).precision == "f32"
+
+
+def test_the_embedded_model_passes_in_bf16(beacon: Beacon, tmp_path: Path) -> None:
+    runtime = Runtime(spec("bf16"), beacon, SelfTest(ov.get_version(), tmp_path))
+    assert runtime.compile("unet", UNET).precision == "bf16"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def compiled(scale: float, precision: str) -> ov.CompiledModel:
+    """log(x * scale - 1): where x * scale is just above 1, bf16 rounds it to 1, whose logarithm is not finite."""
+    x = ops.parameter([16, 16], np.float32, name="x")
+    product = ops.matmul(x, ops.constant(np.eye(16, dtype=np.float32) * scale), False, False)
+    model = ov.Model([ops.log(ops.subtract(product, np.float32(1)))], [x])
+    model.input(0).get_tensor().set_names({"x"})
+    model.output(0).get_tensor().set_names({"y"})
+    return ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": precision})
+
+
+def test_nan_or_inf_is_computed_again_in_f32(beacon: Beacon, caplog: pytest.LogCaptureFixture) -> None:
+    forward = Forward(compiled(1.001, "bf16"), beacon, lambda: Forward(compiled(1.001, "f32"), beacon))
+    forward.allocate("x")[...] = 1
+    y = forward.allocate("y")
+    assert forward.infer()
+    assert np.allclose(y, np.log(0.001), rtol=0.01)
+    assert "computed again in f32" in caplog.text
+
+
+def test_what_is_not_finite_in_f32_either_is_said_to_be_so(beacon: Beacon) -> None:
+    forward = Forward(compiled(1.0, "f32"), beacon, lambda: Forward(compiled(1.0, "f32"), beacon))
+    forward.allocate("x")[...] = 1
+    forward.allocate("y")
+    assert not forward.infer()
+
+
+def test_shapes_that_cannot_be_compiled_are_named(beacon: Beacon) -> None:
+    with pytest.raises(ModelError, match="unet: cannot be compiled for"):
+        Runtime(spec("f32"), beacon).compile("unet", UNET | {"sample": (1, 5, 16, 16)})
+
+
+def test_a_model_that_cannot_be_read_is_named(beacon: Beacon, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"openvino_model\.xml: cannot be read"):
+        Runtime(spec("f32", tmp_path), beacon).compile("unet", UNET)
