@@ -235,6 +235,7 @@ class Hub:
                 address=self._stages.address,
             )
         )
+        self._stages.expect(child.pid)
         self._poller.register(child.pidfd, zmq.POLLIN)
         self._poller.register(child.stderr.fileno(), zmq.POLLIN)
 

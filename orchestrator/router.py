@@ -287,6 +287,8 @@ class Router:
         elif job.kind == "vae":
             self._deliver(job, now_ns)
         else:
+            if job.kind == "text":  # the U-Net has said so with its last step
+                self._progress(job, 1, 1)
             self._free(job, job.input, now_ns)
             job.input, job.input_shape, job.output = job.output, put.shape, None
             job.kind = KINDS[KINDS.index(job.kind) + 1]

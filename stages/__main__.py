@@ -22,7 +22,6 @@ from stages.core.wire import Hello, Loaded, LoadFailed
 from stages.stage import Stage
 
 _PR_SET_PDEATHSIG = 1
-_BOARD_ROW_BYTES = 128
 
 
 def main() -> int:
@@ -36,7 +35,7 @@ def main() -> int:
 
     link = StageLink(spec.address, spec.lifeline_fd)
     link.send(Hello(spec.name, os.getpid()))
-    beacon = Beacon(Region(spec.board_fd, spec.stages * _BOARD_ROW_BYTES), spec.number)
+    beacon = Beacon(Region(spec.board_fd), spec.number)
     beacon.beat(Doing.LOADING)
     began = time.monotonic()
     try:

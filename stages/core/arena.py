@@ -13,15 +13,17 @@ Layout of the one anonymous shared region (all pools in the order of the layout,
 States of a slot, who moves it, and what the words mean then::
 
     FREE ----reserve (arena)----> GRANTED ----write (view)----> WRITING ----seal (view)----> READY
-     ^                              ^  generation + 1             |  owner writes              |  nbytes, checksum
-     |                              +-----regrant (arena)---------+  generation + 1, bytes     |  are valid, bytes
-     |                                    owner died                 kept                      |  immutable
-     +------------------------------free (arena), generation + 1-------------------------------+
+     ^      generation + 1          |                             |  owner writes              |  nbytes, checksum
+     |                              |                             |                            |  valid, bytes immutable
+     +------------------------------+------free (arena)-----------+----------------------------+
+                                    |      generation + 1         |                            |
+                                 GRANTED <-regrant (arena)--------+----------------------------+
+                                           owner died: generation + 1, bytes kept, new owner
 
 Two sides. `Arena` is the owner: the orchestrator alone reserves, grants anew and frees. `View` is a borrower: a
 stage that writes slots granted to it and reads slots that are READY. A `SlotRef` carries the generation it was
 made for, so a reference that outlived its slot is refused (StaleSlot) and never reads another job's bytes; a READY
-slot whose bytes do not match its checksum is refused (TornSlot).
+slot whose bytes do not match its checksum, or a slot in none of these states, is refused (TornSlot).
 """
 
 import zlib
@@ -122,16 +124,20 @@ class _Slots:
     def lend(self, ref: SlotRef) -> Bytes:
         """As `read`, for a library that binds writable buffers only (OpenVINO) and yet does not write its inputs."""
         header = self._header(ref)
-        if header[_STATE] != SlotState.READY:
-            raise StaleSlot(f"slot {ref.index} is {SlotState(int(header[_STATE])).name}, not READY")
+        if (state := self.state(ref.index)) is not SlotState.READY:
+            raise StaleSlot(f"slot {ref.index} is {state.name}, not READY")
         payload = self._payload(ref.index)[: int(header[_NBYTES])]
         if zlib.crc32(payload.data) != int(header[_CHECKSUM]):
             raise TornSlot(f"slot {ref.index} does not match its checksum")
         return payload
 
     def state(self, index: int) -> SlotState:
-        """The state word of slot `index`."""
-        return SlotState(int(self._headers[index, _STATE]))
+        """The state word of slot `index`. Raises TornSlot when it is none."""
+        word = int(self._headers[index, _STATE])
+        try:
+            return SlotState(word)
+        except ValueError:
+            raise TornSlot(f"slot {index} has {word} for a state") from None
 
     def close(self) -> None:
         """Give the shared region's descriptor back."""
@@ -155,16 +161,25 @@ class Arena(_Slots):
         return self._grant(index, owner, job)
 
     def regrant(self, ref: SlotRef, owner: int) -> SlotRef:
-        """Grant a slot whose owner died to another stage, its bytes kept; the old reference becomes stale."""
-        header = self._header(ref)
+        """Grant a slot whose owner died to another stage, its bytes kept. Raises StaleSlot.
+
+        The old reference becomes stale.
+        """
+        header = self._claimed(ref)
         return self._grant(ref.index, owner, int(header[_JOB]))
 
     def free(self, ref: SlotRef) -> None:
         """End the claim; every reference to it becomes stale. Raises StaleSlot if it already is."""
-        header = self._header(ref)
+        header = self._claimed(ref)
         header[_GENERATION] += 1
         header[_STATE] = SlotState.FREE
         self._free[self.layout.pool_of(ref.index)].append(ref.index)
+
+    def _claimed(self, ref: SlotRef) -> NDArray[np.uint64]:
+        header = self._header(ref)
+        if header[_STATE] == SlotState.FREE:
+            raise StaleSlot(f"slot {ref.index} is FREE")
+        return header
 
     def _grant(self, index: int, owner: int, job: int) -> SlotRef:
         header = self._headers[index]
@@ -180,7 +195,7 @@ class View(_Slots):
     """A borrower's side: stage number `owner` maps the arena of descriptor `fd`."""
 
     def __init__(self, fd: int, layout: Layout, owner: int) -> None:
-        super().__init__(Region(fd, layout.nbytes), layout)
+        super().__init__(Region(fd), layout)
         self._owner = owner
 
     def write(self, ref: SlotRef) -> Bytes:
@@ -195,10 +210,16 @@ class View(_Slots):
         return self._payload(ref.index)
 
     def seal(self, ref: SlotRef, nbytes: int) -> None:
-        """Declare the first `nbytes` of the payload final. From here on they are immutable. Raises StaleSlot."""
+        """Declare the first `nbytes` of the payload final. From here on they are immutable.
+
+        Raises StaleSlot, or ValueError when the slot has not so many.
+        """
         header = self._header(ref)
         if header[_OWNER] != self._owner or header[_STATE] != SlotState.WRITING:
             raise StaleSlot(f"slot {ref.index} is not being written by this stage")
+        payload = self._payload(ref.index)
+        if not 0 <= nbytes <= payload.nbytes:
+            raise ValueError(f"{nbytes:,} bytes do not fit slot {ref.index} of {payload.nbytes:,}")
         header[_NBYTES] = nbytes
-        header[_CHECKSUM] = zlib.crc32(self._payload(ref.index)[:nbytes].data)
+        header[_CHECKSUM] = zlib.crc32(payload[:nbytes].data)
         header[_STATE] = SlotState.READY

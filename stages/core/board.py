@@ -1,9 +1,9 @@
 """The board: what every stage is doing, in shared memory, so that asking costs the stage nothing.
 
-One row of 64-bit words a stage, 128 bytes apart. The stage is the only writer of its row, the orchestrator the only
-reader; each word is stored whole, and readers use words only one by one, so there is no lock::
+One row of eight 64-bit words (a cache line) a stage. The stage is the only writer of its row, the orchestrator the
+only reader; each word is stored whole, and readers use words only one by one, so there is no lock::
 
-    | state | job | step | steps | beat_ns | busy_ns | infer_cpu_ns | cpu_ns | started | finished |
+    | doing | job | step | steps | beat_ns | busy_ns | infer_cpu_ns | cpu_ns |
 """
 
 import time
@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from stages.core.region import Region
 
-_ROW_WORDS = 16
+_ROW_WORDS = 8
 
 
 class Doing(IntEnum):
-    """The state word of a stage."""
+    """The first word of a stage's row."""
 
     STARTING = 0
     LOADING = 1
@@ -54,7 +54,7 @@ class Board:
 
     def read(self, stage: int) -> Row:
         """The row of stage number `stage`."""
-        doing, *words = (int(word) for word in self._rows[stage, :8])
+        doing, *words = (int(word) for word in self._rows[stage])
         return Row(Doing(doing), *words)
 
     def clear(self, stage: int) -> None:

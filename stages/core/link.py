@@ -2,7 +2,7 @@
 
 Hub and stages: a ROUTER at an abstract ipc address, one DEALER a stage. An abstract address has no file, so nothing is
 left behind however the processes die; anybody on the machine could connect to it, so the hub asks the kernel which
-process is behind a connection (SO_PEERCRED, handed over by libzmq as `Peer-Address`) and listens to its children only.
+process is behind a connection (SO_PEERCRED, handed over by libzmq as `Peer-Address`) and listens to the processes it was told to expect only.
 
 Clients and hub: a ROUTER at the configured address, one DEALER a client.
 """
@@ -12,7 +12,9 @@ import os
 import secrets
 import select
 import socket as unix
+import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import NamedTuple
 
 import zmq
@@ -24,6 +26,8 @@ _STAGE_BYTES = 1 << 20
 _ANSWER_BYTES = 1 << 28
 _CLIENT_BACKLOG = 4096
 """Messages that may wait for one client before it counts as gone."""
+_PATH_BYTES = 107
+"""Of sockaddr_un's 108, the last is a zero."""
 
 
 class Peer(NamedTuple):
@@ -46,35 +50,50 @@ def _socket(context: zmq.Context[zmq.Socket[bytes]], kind: int, max_bytes: int) 
 
 
 def _bind(socket: zmq.Socket[bytes], address: str) -> str:
-    """Bind and return the address as bound (a port of `*` resolved). Raises StartFailed."""
-    path = address.removeprefix("ipc://")
+    """Bind and return the address as bound (a port of `*` resolved). Raises StartFailed, the socket closed."""
     try:
-        if address.startswith("ipc://") and not path.startswith("@"):
-            _clear_stale(path)
+        if (path := _file_of(address)) is not None:
+            _check_free(path)
         mask = os.umask(0o177)
         try:
             socket.bind(address)
         finally:
             os.umask(mask)
     except (zmq.ZMQError, OSError) as error:
+        socket.close()
         raise StartFailed(f"cannot listen at {address}: {error.strerror}") from error
     return socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
 
 
-def _clear_stale(path: str) -> None:
-    """Refuse to take over a socket file that a living server listens at; libzmq would."""
+def _file_of(address: str) -> str | None:
+    """The path of an ipc address; None for tcp, and for an abstract address, which has no file."""
+    scheme, _, path = address.partition("://")
+    return path if scheme == "ipc" and not path.startswith("@") else None
+
+
+def _check_free(path: str) -> None:
+    """Refuse a path where anything is but the socket of a dead server; libzmq would remove whatever it is."""
+    if len(os.fsencode(path)) > _PATH_BYTES:
+        raise OSError(errno.ENAMETOOLONG, f"the path is too long; that of a socket has at most {_PATH_BYTES} bytes")
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(found.st_mode):
+        raise OSError(errno.EEXIST, "there is something else at this path; name another, or remove it")
     with unix.socket(unix.AF_UNIX) as probe:
-        if os.path.exists(path) and probe.connect_ex(path) == 0:
+        probe.setblocking(False)  # a server that is stopped, or busy, lets connections wait
+        if probe.connect_ex(path) != errno.ECONNREFUSED:
             raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
 
 
-def _credentials(frame: zmq.Frame) -> tuple[int, int] | None:
-    """(uid, pid) of the process that sent `frame` over ipc; None over tcp."""
+def _credentials(frame: zmq.Frame) -> tuple[int | None, int | None]:
+    """(uid, pid) of the process that sent `frame` over ipc; (None, None) over tcp."""
     try:
         name, uid, _gid, pid = str(frame.get("Peer-Address")).rsplit(":", 3)
-        return (int(uid), int(pid)) if name == "localhost" else None
+        return (int(uid), int(pid)) if name == "localhost" else (None, None)
     except (zmq.ZMQError, ValueError):
-        return None
+        return None, None
 
 
 class StageHub:
@@ -84,11 +103,18 @@ class StageHub:
         self.socket = _socket(context, zmq.ROUTER, _STAGE_BYTES)
         self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self.address = _bind(self.socket, private_address())
-        self._routing_ids: dict[int, bytes] = {}
-        self._pids: dict[bytes, int] = {}
+        self._routing_ids: dict[int, bytes | None] = {}
+        """Of the processes that are listened to; None until the first word of one."""
+
+    def expect(self, pid: int) -> None:
+        """Listen to the process `pid`, which has been started."""
+        self._routing_ids[pid] = None
 
     def receive(self) -> Iterator[tuple[int, wire.FromStage]]:
-        """All messages that have arrived, each with the process id the kernel names as its sender."""
+        """All messages of expected processes that have arrived, each with the pid the kernel names as its sender.
+
+        What comes from anybody else, and what is no message, is dropped.
+        """
         while True:
             try:
                 routing_id, frame = self.socket.recv_multipart(zmq.NOBLOCK, copy=False)
@@ -96,15 +122,15 @@ class StageHub:
                 return
             except ValueError:  # not two frames: no stage of ours
                 continue
-            sender = bytes(routing_id.buffer)
-            pid = self._pids.get(sender)
-            if pid is None:
-                who = _credentials(frame)
-                if who is None or who[0] != os.getuid():
-                    continue
-                pid = self._pids[sender] = who[1]
-                self._routing_ids[pid] = sender
-            yield pid, wire.unpack_from_stage(frame.bytes)
+            _uid, pid = _credentials(frame)
+            if pid is None or pid not in self._routing_ids:
+                continue
+            try:
+                message = wire.unpack_from_stage(frame.bytes)
+            except wire.UNREADABLE:
+                continue
+            self._routing_ids[pid] = bytes(routing_id.buffer)
+            yield pid, message
 
     def send(self, pid: int, message: wire.ToStage) -> None:
         """Send to the stage process `pid`; to one that is gone, nothing: its death is told by other means."""
@@ -118,10 +144,8 @@ class StageHub:
                 raise
 
     def forget(self, pid: int) -> None:
-        """Drop what is known of a process that has ended."""
-        routing_id = self._routing_ids.pop(pid, None)
-        if routing_id is not None:
-            del self._pids[routing_id]
+        """No longer listen to a process, which has ended."""
+        self._routing_ids.pop(pid, None)
 
     def close(self) -> None:
         """Close the socket."""
@@ -186,8 +210,8 @@ class ClientHub:
                 return
             if len(frames) != 2:
                 continue
-            who = _credentials(frames[1])
-            yield Peer(bytes(frames[0].buffer), who[0] if who else None), frames[1].bytes
+            uid, _pid = _credentials(frames[1])
+            yield Peer(bytes(frames[0].buffer), uid), frames[1].bytes
 
     def send(self, routing_id: bytes, message: wire.HubMessage, payload: bytes | None = None) -> bool:
         """Send, never waiting. False if the client is gone, or reads so slowly that it might as well be."""
@@ -203,7 +227,10 @@ class ClientHub:
         return True
 
     def close(self, linger_ms: int) -> None:
-        """Close, after what was sent has left or `linger_ms` have passed."""
+        """Close, after what was sent has left or `linger_ms` have passed, and remove the file of an ipc address."""
+        if (path := _file_of(self.address)) is not None:
+            with suppress(OSError):  # while we listen it is ours; afterwards it might be that of the next server
+                os.unlink(path)
         self.socket.close(linger_ms)
 
 
@@ -215,6 +242,7 @@ class ClientLink:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = _socket(self._context, zmq.DEALER, _ANSWER_BYTES)
         self._socket.setsockopt(zmq.IMMEDIATE, 1)
+        self._socket.setsockopt(zmq.IPV6, int("[" in address))
         self._socket.sndtimeo = int(connect_s * 1000)
         try:
             self._socket.connect(address)
@@ -230,11 +258,20 @@ class ClientLink:
             raise NoAnswer(f"nothing listens at {self.address}; start `triptych serve`, or name its address") from error
 
     def receive(self, timeout_s: float) -> tuple[wire.HubMessage, bytes | None] | None:
-        """The next message and its binary frame, if it has one; None when `timeout_s` passes first."""
+        """The next message and its binary frame, if it has one; None when `timeout_s` passes first.
+
+        Raises NoAnswer when what listens at the address is no server of ours.
+        """
         if not self._socket.poll(int(timeout_s * 1000)):
             return None
         message, *payload = self._socket.recv_multipart()
-        return wire.decode_hub_message(message), payload[0] if payload else None
+        try:
+            return wire.decode_hub_message(message), payload[0] if payload else None
+        except wire.UNREADABLE as error:
+            raise NoAnswer(
+                f"what listens at {self.address} speaks another language, or another version of ours; "
+                "start `triptych serve`, or name its address"
+            ) from error
 
     def close(self) -> None:
         """Close, after what was sent (a cancel, say) has left or a moment has passed."""

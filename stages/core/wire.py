@@ -7,6 +7,7 @@ processes of one machine share.
 """
 
 import json
+import re
 from typing import Any, ClassVar, Literal
 
 import msgspec
@@ -21,6 +22,9 @@ KINDS: tuple[Kind, ...] = ("text", "unet", "vae")
 Format = Literal["png", "jpeg", "webp"]
 
 MAX_REQUEST_BYTES = 1 << 20
+
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding raises, whatever the bytes are."""
 
 
 class _Json(msgspec.Struct, frozen=True, tag_field="type", forbid_unknown_fields=True):
@@ -361,13 +365,20 @@ def pack(message: ToStage | FromStage) -> bytes:
 
 
 def unpack_to_stage(frame: bytes) -> ToStage:
-    """Decode what the hub sent to a stage."""
+    """Decode what the hub sent to a stage. Raises one of UNREADABLE."""
     return _to_stage.decode(frame)
 
 
 def unpack_from_stage(frame: bytes) -> FromStage:
-    """Decode what a stage sent to the hub."""
+    """Decode what a stage sent to the hub. Raises one of UNREADABLE."""
     return _from_stage.decode(frame)
+
+
+_WHY_CHARS = 300
+"""How much of a decoder's message, which may quote the request, a client is told."""
+
+_LONE_SURROGATE = re.compile(rb"\\ud[89ab]..(?!\\ud[c-f])", re.IGNORECASE)
+"""The first half of a pair without the second; msgspec takes some of these for the end of the input."""
 
 
 def encode(message: ClientMessage | HubMessage) -> bytes:
@@ -376,7 +387,7 @@ def encode(message: ClientMessage | HubMessage) -> bytes:
 
 
 def decode_hub_message(frame: bytes) -> HubMessage:
-    """Decode what the hub sent to a client."""
+    """Decode what the hub sent to a client. Raises one of UNREADABLE."""
     return _hub_message.decode(frame)
 
 
@@ -386,8 +397,10 @@ def decode_client_message(frame: bytes) -> ClientMessage:
         raise BadRequest(f"the request has {len(frame):,} bytes; at most {MAX_REQUEST_BYTES:,} are read")
     try:
         return _client_message.decode(frame)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise BadRequest(f"not a request: {error}") from error
+    except UNREADABLE as error:
+        unpaired = isinstance(error, UnicodeDecodeError) or "surrogate" in str(error) or _LONE_SURROGATE.search(frame)
+        why = "its text is not valid Unicode (a lone surrogate, or not UTF-8)" if unpaired else str(error)[:_WHY_CHARS]
+        raise BadRequest(f"not a request: {why}") from error
 
 
 def id_of_broken(frame: bytes) -> str | None:
