@@ -17,7 +17,8 @@ COMMANDS = {
     "generate": "make pictures of the prompts named on the command line",
     "stream": "make pictures of the prompts in a file, or as they are piped in",
     "status": "show what a running pipeline is doing",
-    "check": "say how a configuration would run on this machine",
+    "check": "say whether and how a configuration runs on this machine",
+    "models": "list the models here, look into one, or get one from the hub",
 }
 """The subcommands; each is the module of that name in orchestrator.cli, imported only when it is asked for."""
 

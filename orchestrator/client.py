@@ -24,7 +24,7 @@ class Client:
         self._link = ClientLink(address, connect_s)
         self._silence_s = silence_s
         self.last_status: wire.Status | None = None
-        """The newest status that passed through `events`, which asks for one whenever nothing else comes."""
+        """The newest status that passed through `events`."""
 
     def __enter__(self) -> Self:
         return self
@@ -42,12 +42,13 @@ class Client:
         """The next message from the hub, or None when `timeout_s` seconds pass first."""
         return self._link.receive(timeout_s)
 
-    def events(self, tick_s: float = 1.0) -> Iterator[Event | None]:
+    def events(self, tick_s: float = 1.0, ask_s: float = 5.0) -> Iterator[Event | None]:
         """All messages as they come, without end; None whenever `tick_s` seconds pass without one.
 
-        A silent server is asked for its status, so that a dead one is told from a busy one.
+        A server that has been silent for `ask_s` seconds is asked for its status, so that a dead one is told from a
+        busy one. Not more often than needed: to answer, it reads the memory map of every stage.
         """
-        heard = time.monotonic()
+        heard = asked = time.monotonic()
         while True:
             event = self.receive(tick_s)
             now = time.monotonic()
@@ -56,7 +57,9 @@ class Client:
                     raise NoAnswer(
                         f"{self._link.address} has been silent for {self._silence_s:.0f} s; is it still running?"
                     )
-                self.send(wire.StatusRequest())
+                if now - max(heard, asked) >= ask_s:
+                    asked = now
+                    self.send(wire.StatusRequest())
             else:
                 heard = now
                 if isinstance(event[0], wire.Status):

@@ -13,6 +13,7 @@ from typing import Literal, assert_never
 import msgspec
 import zmq
 
+from orchestrator import lease as leasing
 from orchestrator import router as routing
 from orchestrator import supervisor as supervision
 from orchestrator.child import Child
@@ -21,14 +22,13 @@ from orchestrator.observe import Observer
 from orchestrator.plan import Machine, Plan, plan
 from orchestrator.router import Router
 from orchestrator.supervisor import Supervisor
-from orchestrator.weights import locate
+from orchestrator.weights import card
 from stages.core import wire
 from stages.core.arena import Arena, Layout
 from stages.core.board import Board, Doing
 from stages.core.config import Config
 from stages.core.errors import BadRequest, TriptychError
 from stages.core.link import ClientHub, StageHub
-from stages.core.model import read_card
 
 log = logging.getLogger("triptych")
 
@@ -52,7 +52,7 @@ def serve(config: Config, *, ready: Callable[[Ready], None], lifeline: int | Non
     they all have. The first signal lets accepted prompts finish, a second one ends everything at once. Raises
     TriptychError when the pipeline cannot start, or a stage cannot be kept alive.
     """
-    hub = Hub(config, plan(config, read_card(locate(config)), Machine.here()), ready, lifeline)
+    hub = Hub(config, plan(config, card(config), Machine.here()), ready, lifeline)
     try:
         with Keeper(hub.address), _signals() as inbox:
             return hub.run(inbox)
@@ -123,6 +123,8 @@ class Hub:
         self._supervisor = Supervisor(
             list(self._specs), config.load_attempts, config.deadlines.load_s, config.deadlines.stop_s
         )
+        taking_turns = {spec.name: spec.cores for spec in plan.stages if spec.takes_turns}
+        self._leases = leasing.Leases({spec.name: spec.kind for spec in plan.stages}, taking_turns)
         self._observer = Observer(
             plan,
             self._arena,
@@ -204,9 +206,21 @@ class Hub:
                 case routing.ToStage(stage, message):
                     if stage in self._children:
                         self._stages.send(self._children[stage].pid, message)
+                        if isinstance(message, wire.Run):
+                            self._lease(self._leases.wants(stage))
                 case routing.ToClient(client, answer, payload):
                     if not self._clients.send(client, answer, payload):
                         self._route(self._router.client_gone(client, time.monotonic_ns()))
+                case _:
+                    assert_never(action)
+
+    def _lease(self, actions: list[leasing.Action]) -> None:
+        for action in actions:
+            match action:
+                case leasing.Grant(stage):
+                    self._stages.send(self._children[stage].pid, wire.Grant())
+                case leasing.AskBack(stage):
+                    self._stages.send(self._children[stage].pid, wire.AskBack())
                 case _:
                     assert_never(action)
 
@@ -255,12 +269,15 @@ class Hub:
                     "%s loaded in %.2f s on cores %s, %d threads, %s", stage, load_s, core_list, threads, precision
                 )
                 self._supervisor.loaded(stage)
+                self._observer.loaded[stage] = message
                 self._observer.serving_since[stage] = time.monotonic()
                 self._route(self._router.serving(stage, pid, time.monotonic_ns()))
             case wire.LoadFailed(code, text):
                 self._supervisor.load_failed(stage, code, text)
             case wire.Took() | wire.Stepped() | wire.Put() | wire.Dropped() | wire.Fault():
                 self._route(self._router.report(stage, message, time.monotonic_ns()))
+            case wire.Yielded():
+                self._lease(self._leases.yielded(stage, more=self._router.has_work(stage)))
             case _:
                 assert_never(message)
 
@@ -288,6 +305,7 @@ class Hub:
         at_work = row.job if row.doing in (Doing.BUSY, Doing.COMPILING) else 0
         if not self._stopping:
             log.warning("%s (process %d) %s", stage, child.pid, how)
+        self._lease(self._leases.yielded(stage, more=False))
         self._route(self._router.lost(stage, at_work, time.monotonic_ns()))
         self._supervise(self._supervisor.exited(stage, how, time.monotonic()))
 

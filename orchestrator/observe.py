@@ -40,6 +40,8 @@ class Observer:
         self._started = time.monotonic()
         self.serving_since: dict[str, float] = {}
         """When each stage process had loaded."""
+        self.loaded: dict[str, wire.Loaded] = {}
+        """What each stage process said when it had loaded."""
 
     def status(self, state: Literal["starting", "serving", "draining"]) -> wire.Status:
         """The whole pipeline, now."""
@@ -68,7 +70,8 @@ class Observer:
         child = self._children.get(name)
         row = self._board.read(spec.number)
         busy = row.doing in (Doing.BUSY, Doing.COMPILING)
-        since = time.monotonic() - self.serving_since.get(name, time.monotonic())
+        loaded = self.loaded.get(name) if life.state is State.SERVING else None
+        since = time.monotonic() - self.serving_since[name] if name in self.serving_since else 0.0
         rss, pss = _memory(child.pid) if child else (0, 0)
         return wire.StageStatus(
             name=name,
@@ -79,6 +82,8 @@ class Observer:
             cores_asked=spec.cores,
             cores_seen=cores.render(cores.read_back(child.pid)) if child else "",
             threads=spec.threads,
+            precision=loaded.precision if loaded else "",
+            load_s=round(loaded.load_s, 3) if loaded else None,
             job=self._router.prompt_of(row.job) if busy else None,
             step=row.step if busy else 0,
             steps=row.steps if busy else 0,

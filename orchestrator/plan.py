@@ -11,6 +11,7 @@ from stages.core.config import Config, Share, StageConfig, StageSpec, parse_size
 from stages.core.embeds import nbytes
 from stages.core.errors import ConfigError
 from stages.core.model import TOKENS, ModelCard
+from stages.core.order import Order
 from stages.core.wire import KINDS, Kind
 
 IMPLEMENTATIONS: dict[Kind, str] = {
@@ -21,6 +22,12 @@ IMPLEMENTATIONS: dict[Kind, str] = {
 
 OUTPUT_POOL: dict[Kind, str] = {"text": "embeds", "unet": "latents", "vae": "image"}
 """The pool that the stages of a kind write into."""
+
+SHARED: Share = "timeslice"
+"""How stages share cores when nothing is said; what measured best (README)."""
+
+OVERTAKERS = 8
+"""Jobs a U-Net process may hold beyond its depth because they go before all that it has."""
 
 _IMAGE_OVERHEAD = 1 << 20
 """Bytes for what an encoded picture holds beyond its pixels: two prompts, twice, at their longest, and headers."""
@@ -45,6 +52,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     card: ModelCard
     share: Share
+    order: Order
     stages: tuple[StageSpec, ...]
     pools: tuple[PoolSpec, ...]
     sizes: tuple[tuple[int, int], ...]
@@ -61,16 +69,21 @@ def plan(config: Config, card: ModelCard, machine: Machine) -> Plan:
     """Decide. Raises ConfigError naming the key that cannot be had on this machine."""
     stages = config.stages()
     core_sets = _core_sets(config, machine)
-    share: Share = "disjoint" if _disjoint(list(core_sets.values())) else "timeslice"
+    share: Share = config.pipeline.share
+    if _disjoint(list(core_sets.values())):
+        share = "disjoint"
+    elif share == "auto":
+        share = SHARED
     sizes = tuple(parse_size(size, "model.sizes") for size in config.model.sizes) or (card.native,)
     for width, height in sizes:
         if width % card.downscale or height % card.downscale:
             raise ConfigError(f"model.sizes: {width}x{height} is no multiple of {card.downscale} pixels each way")
     by_kind = {stage.kind: stage for stage in stages}
     rows_per_job = 1 if card.guidance_embed_dim else 2
-    depths: dict[Kind, int] = {"text": 2, "unet": by_kind["unet"].max_rows // rows_per_job + 1, "vae": 2}
-    pools = _pools(config, card, sizes, {kind: depths[kind] * by_kind[kind].replicas for kind in KINDS})
-    total = sum(stage.replicas for stage in stages)
+    at_work = by_kind["unet"].streams * (by_kind["unet"].max_rows // rows_per_job)
+    depths: dict[Kind, int] = {"text": 2, "unet": at_work + 1, "vae": 2}
+    most = depths | {"unet": depths["unet"] + OVERTAKERS}
+    pools = _pools(config, card, sizes, {kind: most[kind] * by_kind[kind].replicas for kind in KINDS})
     specs: list[StageSpec] = []
     for stage in stages:
         for replica in range(stage.replicas):
@@ -86,17 +99,27 @@ def plan(config: Config, card: ModelCard, machine: Machine) -> Plan:
                     implementation=stage.implementation or IMPLEMENTATIONS[stage.kind],
                     cores=cores.render(own),
                     threads=_threads(stage, own, machine),
-                    bind_threads=alone,
+                    takes_turns=share == "turns",
+                    bind_threads=alone or share == "turns",
+                    streams=stage.streams if stage.kind == "unet" else 1,
                     max_rows=stage.max_rows,
+                    order=config.pipeline.order,
                     precision=config.model.precision,
                     model=str(card.path),
                     sizes=sizes,
                     prompt_chunks=config.model.prompt_chunks,
                     pools=pools,
-                    stages=total,
                 )
             )
-    return Plan(card=card, share=share, stages=tuple(specs), pools=pools, sizes=sizes, depths=depths)
+    return Plan(
+        card=card,
+        share=share,
+        order=config.pipeline.order,
+        stages=tuple(specs),
+        pools=pools,
+        sizes=sizes,
+        depths=depths,
+    )
 
 
 def _core_sets(config: Config, machine: Machine) -> dict[Kind, frozenset[int]]:

@@ -8,12 +8,13 @@ import msgspec
 from stages.core.errors import BadRequest
 from stages.core.model import ModelCard
 from stages.core.schedule_names import SCHEDULE_NAMES
-from stages.core.wire import Format, Submit
+from stages.core.wire import Format, Submit, Syntax
 
 MAX_PROMPT = 32_000
 MAX_STEPS = 200
 MAX_GUIDANCE = 100.0
 MAX_IMAGES = 10
+MAX_CLIP_SKIP = 11
 SEEDS = 1 << 64
 
 _LATER = {"priority": 0, "deadline_s": None, "preview_every": 0}
@@ -32,6 +33,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     height: int
     schedule: str | None
     guidance_rescale: float
+    syntax: Syntax
+    clip_skip: int
     output_format: Format
 
     def metadata(self, card: ModelCard) -> dict[str, str]:
@@ -43,6 +46,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         lines.append(
             f"Steps: {self.steps}, Sampler: {sampler}, CFG scale: {self.guidance_scale:g}, Seed: {self.seed}, "
             f"Size: {self.width}x{self.height}, Model: {card.name}"
+            + (f", Clip skip: {self.clip_skip + 1}" if self.clip_skip else "")  # it counts from the last layer as 1
         )
         facts: dict[str, Any] = msgspec.structs.asdict(self) | {"schedule": sampler, "model": card.name}
         return {"parameters": "\n".join(lines), "triptych": msgspec.json.encode(facts).decode()}
@@ -70,6 +74,7 @@ def resolve(submit: Submit, card: ModelCard, sizes: tuple[tuple[int, int], ...],
     _check_range("guidance_scale", guidance, 0, MAX_GUIDANCE)
     if not 0 <= submit.guidance_rescale <= 1:  # NaN is not, either
         raise BadRequest(f"`guidance_rescale` must be from 0 to 1, not {submit.guidance_rescale}")
+    _check_range("clip_skip", submit.clip_skip, 0, MAX_CLIP_SKIP)
     seed = draw if submit.seed is None else submit.seed
     if not 0 <= seed < SEEDS:
         raise BadRequest(f"`seed` must be from 0 to 2^64 - 1, not {seed}; leave it out for a random one")
@@ -87,6 +92,8 @@ def resolve(submit: Submit, card: ModelCard, sizes: tuple[tuple[int, int], ...],
             height=height,
             schedule=submit.schedule,
             guidance_rescale=float(submit.guidance_rescale),
+            syntax=submit.syntax,
+            clip_skip=submit.clip_skip,
             output_format=submit.output_format,
         )
         for index in range(submit.n)

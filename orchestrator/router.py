@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from orchestrator.estimate import Estimate
-from orchestrator.plan import OUTPUT_POOL, Plan
+from orchestrator.plan import OUTPUT_POOL, OVERTAKERS, Plan
 from orchestrator.request import Request, resolve
-from stages.core import wire
+from stages.core import order, wire
 from stages.core.arena import Arena, SlotRef
 from stages.core.errors import (
     Cancelled,
@@ -33,6 +33,7 @@ from stages.core.errors import (
     TriptychError,
     by_code,
 )
+from stages.core.order import Claim
 from stages.core.wire import KINDS, Kind
 
 MAX_MISHAPS = 2
@@ -79,6 +80,7 @@ class Job:
     index: int
     request: Request
     submitted_ns: int
+    claim: Claim
     kind: Kind = "text"
     """The kind of stage it is in, or waits for."""
     stage: str | None = None
@@ -124,7 +126,8 @@ class Router:
         self._arena = arena
         self._queue_limit = queue_limit
         self._stages = {spec.name: Stage(spec.name, spec.number, spec.kind) for spec in plan.stages}
-        self._waiting: dict[Kind, deque[Job]] = {kind: deque() for kind in KINDS}
+        self._waiting: dict[Kind, list[Job]] = {kind: [] for kind in KINDS}
+        self._key = order.key(plan.order)
         self._jobs: dict[int, Job] = {}
         self._prompts: dict[tuple[bytes, str], Prompt] = {}
         self._count = 0
@@ -150,6 +153,10 @@ class Router:
         found = self._jobs.get(job)
         return found.prompt.id if found else None
 
+    def has_work(self, stage: str) -> bool:
+        """Whether the stage process has jobs."""
+        return bool(self._stages[stage].jobs)
+
     # What clients do.
 
     def submit(self, client: bytes, submit: wire.Submit, draw: int, now_ns: int) -> list[Action]:
@@ -169,10 +176,11 @@ class Router:
         ahead = self.waiting
         for index, request in enumerate(requests):
             self._count += 1
-            job = self._jobs[self._count] = Job(self._count, prompt, index, request, now_ns)
+            claim = Claim(now_ns / 1e9)
+            job = self._jobs[self._count] = Job(self._count, prompt, index, request, now_ns, claim)
             prompt.jobs.add(job.number)
             self._waiting["text"].append(job)
-        eta = self.estimate.seconds((job.kind, job.steps_left) for job in self._jobs.values())
+        eta = self._eta(job, now_ns)
         self._actions.append(ToClient(client, wire.Accepted(id=prompt.id, position=ahead, eta_s=eta)))
         return self._pump(now_ns)
 
@@ -225,7 +233,7 @@ class Router:
             elif job.number == at_work:
                 self._again(job, StageLost(f"the {job.kind} stage died twice while it worked on this prompt"), now_ns)
             else:
-                self._waiting[job.kind].appendleft(job)
+                self._waiting[job.kind].append(job)
         return self._pump(now_ns)
 
     def report(self, stage: str, report: wire.Report, now_ns: int) -> list[Action]:
@@ -261,10 +269,26 @@ class Router:
         self._progress(job, 0, steps)
 
     def _stepped(self, job: Job, stepped: wire.Stepped) -> None:
-        self.estimate.learn("unet", stepped.ended_ns - stepped.began_ns)
+        rows = self._plan.card.rows(job.request.guidance_scale)
+        self.estimate.learn("unet", stepped.ended_ns - stepped.began_ns, rows)
         if job.prompt.trace:
             self._slice(job, "step", stepped.began_ns, stepped.ended_ns, stepped.step)
         self._progress(job, stepped.step, stepped.steps)
+
+    def _eta(self, job: Job, now_ns: int) -> float | None:
+        """Seconds until the job is done: its own work and that of all that go before it. None while unknown.
+
+        Counts the work as if the stages took turns on the same cores, which is what sharing them comes to; where
+        they have cores of their own it is too much.
+        """
+        if not self.estimate.complete:
+            return None
+        rank = self._rank(job, now_ns)
+        before = (other for other in self._jobs.values() if other is job or self._rank(other, now_ns) < rank)
+        return round(sum(self._seconds_left(other) for other in before), 3)
+
+    def _seconds_left(self, job: Job) -> float:
+        return self.estimate.of(job.kind, job.steps_left * self._plan.card.rows(job.request.guidance_scale))
 
     def _progress(self, job: Job, step: int, steps: int) -> None:
         job.step, job.steps = step, steps
@@ -325,22 +349,37 @@ class Router:
     # Sending jobs to stages.
 
     def _pump(self, now_ns: int) -> list[Action]:
-        """Send on whatever can go, the jobs nearest to their end first."""
+        """Send on whatever can go: the stages nearest to the end first, in each the jobs as `pipeline.order` says."""
         for kind in reversed(KINDS):
             waiting = self._waiting[kind]
-            while waiting and (stage := self._room(kind)) is not None:
+            waiting.sort(key=lambda job: self._rank(job, now_ns))
+            while waiting and (stage := self._room(waiting[0], now_ns)) is not None:
                 if waiting[0].output is None and not self._arena.free_slots(OUTPUT_POOL[kind]):
                     break
-                self._send(waiting.popleft(), stage, now_ns)
+                self._send(waiting.pop(0), stage, now_ns)
             for job in waiting:
                 job.put_ns = 0  # it had to wait, so what it is waiting for is no hop
         return self._take()
 
-    def _room(self, kind: Kind) -> Stage | None:
-        """The serving process of `kind` with the fewest jobs, if it may hold one more."""
-        serving = (stage for stage in self._stages.values() if stage.kind == kind and stage.pid is not None)
+    def _room(self, job: Job, now_ns: int) -> Stage | None:
+        """The serving process with the fewest jobs, if it may hold one more.
+
+        It may hold as many as it works on and one more, so that it never waits for a hop; and a U-Net, which changes
+        jobs at any step, a few more that go before all it has.
+        """
+        serving = (stage for stage in self._stages.values() if stage.kind == job.kind and stage.pid is not None)
         stage = min(serving, key=lambda stage: len(stage.jobs), default=None)
-        return stage if stage is not None and len(stage.jobs) < self._plan.depths[kind] else None
+        if stage is None or len(stage.jobs) < self._plan.depths[job.kind]:
+            return stage
+        if job.kind == "unet" and len(stage.jobs) < self._plan.depths["unet"] + OVERTAKERS:
+            rank = self._rank(job, now_ns)
+            if all(rank < self._rank(self._jobs[number], now_ns) for number in stage.jobs):
+                return stage
+        return None
+
+    def _rank(self, job: Job, now_ns: int) -> order.Key:
+        """Where the job stands in the order; the smallest goes first."""
+        return self._key(job.claim, self._seconds_left(job), job.step if job.kind == "unet" else 0, now_ns / 1e9)
 
     def _send(self, job: Job, stage: Stage, now_ns: int) -> None:
         pool = OUTPUT_POOL[job.kind]
@@ -361,7 +400,7 @@ class Router:
         if job.kind == "text":
             guided = self._plan.card.rows(request.guidance_scale) == 2
             prompts = (request.negative_prompt, request.prompt) if guided else (request.prompt,)
-            return wire.RunText(job.number, job.output, prompts)
+            return wire.RunText(job.number, job.output, prompts, request.syntax, request.clip_skip)
         assert job.input is not None
         if job.kind == "unet":
             return wire.RunUnet(
@@ -376,6 +415,7 @@ class Router:
                 request.schedule,
                 request.seed,
                 request.guidance_rescale,
+                job.claim,
             )
         metadata = request.metadata(self._plan.card)
         return wire.RunVae(job.number, job.output, job.input, job.input_shape, request.output_format, metadata)
@@ -386,7 +426,7 @@ class Router:
         """Something went wrong around this job: send it again, with the input it had, or give it up."""
         job.mishaps += 1
         if job.mishaps < MAX_MISHAPS:
-            self._waiting[job.kind].appendleft(job)
+            self._waiting[job.kind].append(job)
         else:
             self._fail(job.prompt, error, now_ns)
 

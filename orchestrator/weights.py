@@ -1,39 +1,190 @@
-"""Where the model folder is: the embedded one, a folder, or the hub's cache."""
+"""Where the model folder is: the embedded one, a folder, or the hub's cache; and how models come into that cache."""
 
-import re
+import errno
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
+import msgspec
+
+from orchestrator import hf_cache
+from orchestrator.hf_cache import HUB_ID
 from stages.core.config import DEMO, Config
 from stages.core.errors import ModelError
-from stages.core.model import demo_folder
+from stages.core.model import PIPELINES, ModelCard, demo_folder, ir, read_card
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_PARTS = ("text_encoder", "text_encoder_2", "unet", "vae_decoder")
+
+DESCRIPTION = ("*.json", "*.txt", *(f"{part}/openvino_model.xml" for part in _PARTS))
+"""The files that say what a model is; small, and fetched first."""
+
+WEIGHTS = tuple(f"{part}/openvino_model.bin" for part in _PARTS)
+"""The large files: those of the parts a picture needs, no others."""
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
+
+def card(config: Config) -> ModelCard:
+    """The model that `model.path` names, downloaded if need be; its name is its hub id if it has one."""
+    folder = locate(config)
+    found = read_card(folder)
+    return found if folder == demo_folder() else msgspec.structs.replace(found, name=hf_cache.name_of(folder))
 
 
 def locate(config: Config) -> Path:
     """The folder `model.path` names: `demo`, a folder relative to the configuration, or a hub id.
 
-    A hub id is downloaded on first use, by huggingface_hub and into its cache. Raises ModelError.
+    A hub id is downloaded when it is first used. From then on the cache is what counts, and starts need no network;
+    only `triptych models pull` looks for a newer version. Raises ModelError.
     """
     path = config.model.path
+    folder = find(path, Path(config.folder))
+    if folder is not None and (hf_cache.name_of(folder) != path or _complete(folder)):
+        return folder
+    try:
+        return download(path)
+    except ModelError as error:
+        raise ModelError(f"model.path: there is no folder {path} here, and as a hub id: {error.message}") from error
+
+
+def find(path: str, base: Path) -> Path | None:
+    """What there is of `path` without a network, whole or not; None for a hub id of which nothing is here."""
     if path == DEMO:
         return demo_folder()
-    folder = Path(config.folder, path).expanduser()
-    if folder.is_dir() or not _HUB_ID.fullmatch(path):
+    folder = base / Path(path).expanduser()
+    if folder.is_dir() or not HUB_ID.fullmatch(path):
         return folder
-    return _download(path)
+    return hf_cache.snapshot(hf_cache.root(), path)
 
 
-def _download(hub_id: str) -> Path:
-    # Imported here: only a hub id needs it, and it costs half a second.
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+class Fetch(Protocol):
+    """Brings the files of a repository that match one of `patterns` into the cache."""
 
-    wanted = ["*.json", "*.txt", "*/openvino_model.xml", "*/openvino_model.bin"]
+    def __call__(self, hub_id: str, revision: str | None, patterns: list[str], bars: bool) -> str:
+        """The snapshot's folder; `bars` says whether there is something to wait for."""
+
+
+def download(hub_id: str, revision: str | None = None, fetch: Fetch | None = None) -> Path:
+    """Bring a model into the standard cache, where it is not there yet, and return its folder.
+
+    What has come before an interruption is kept, and gone on from. The weights are fetched only of a model that can
+    be run. Without a network, or under HF_HUB_OFFLINE, what the cache has is served. Raises ModelError.
+    """
+    fetch = fetch or _snapshot_download
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=wanted))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        with _ctrl_c_ends_it():
+            folder = Path(fetch(hub_id, revision, [*DESCRIPTION], bars=False))
+            _refuse_others(hub_id, folder)
+            folder = Path(fetch(hub_id, folder.name, [*WEIGHTS], bars=True))  # of the same commit
+    except ModelError:
+        raise
+    except Exception as error:  # httpx, hf_xet and the file system: each raises kinds of its own
+        raise ModelError(f"{hub_id}: {_why(error, hub_id, revision)}") from error
+    for part in _PARTS:
+        xml = ir(folder, part)
+        if xml.exists() and not xml.with_suffix(".bin").exists():
+            raise ModelError(
+                f"{hub_id}: {part}/openvino_model.bin has not come; `triptych models pull {hub_id}` with a network "
+                "fetches what is missing"
+            )
+    return folder
+
+
+def _complete(folder: Path) -> bool:
+    try:
+        read_card(folder)
+    except ModelError:
+        return False
+    return True
+
+
+def _refuse_others(hub_id: str, folder: Path) -> None:
+    """Raise ModelError for a repository that holds something else, before its weights are fetched."""
+    index = folder / "model_index.json"
+    try:
+        pipeline = str(msgspec.json.decode(index.read_bytes(), type=dict[str, object]).get("_class_name"))
+    except (OSError, msgspec.DecodeError) as error:
+        raise ModelError(f"{hub_id}: no diffusion pipeline (no model_index.json that can be read)") from error
+    if pipeline not in PIPELINES:
+        known = ", ".join(PIPELINES)
+        raise ModelError(f"{hub_id}: this is a {pipeline} model; those that can be run are {known}")
+    if not ir(folder, "unet").exists():
         raise ModelError(
-            f"model.path: {hub_id!r} is neither a folder here nor to be had from the hub ({type(error).__name__}); "
-            "export one with `optimum-cli export openvino`"
-        ) from error
+            f"{hub_id}: not an OpenVINO export (it has no unet/openvino_model.xml); make one with "
+            f"`optimum-cli export openvino --model {hub_id} FOLDER` and name the folder"
+        )
+
+
+def _snapshot_download(hub_id: str, revision: str | None, patterns: list[str], bars: bool) -> str:
+    # Imported here: only a download needs it, and it costs half a second.
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
+
+    if constants.HF_HUB_DISABLE_PROGRESS_BARS is None:
+        (enable_progress_bars if bars and sys.stderr.isatty() else disable_progress_bars)()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Not enough free disk space")  # the error that follows says so
+        return snapshot_download(hub_id, revision=revision, allow_patterns=patterns)
+
+
+def _why(error: Exception, hub_id: str, revision: str | None) -> str:
+    """What went wrong, and the way out."""
+    from huggingface_hub import constants, errors
+
+    host = constants.ENDPOINT
+    cause: BaseException = error
+    if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
+        cause = error.__cause__  # the library then looked into its cache, in vain
+    match cause:
+        case errors.OfflineModeIsEnabled():
+            return "not in the cache, and HF_HUB_OFFLINE forbids the network"
+        case errors.GatedRepoError():
+            return f"gated; accept its terms at {host}/{hub_id} and log in with `hf auth login`"
+        case errors.RepositoryNotFoundError():
+            return f"not found at {host}, or private; check the name, or log in with `hf auth login`"
+        case errors.RevisionNotFoundError():
+            return f"there is no revision {revision} of it at {host}"
+        case errors.HFValidationError():
+            return f"no hub id, which would be like ORGANISATION/NAME ({_first_line(cause)})"
+        case errors.HfHubHTTPError(response=response):
+            if response.status_code in (401, 403):
+                return f"{host} refuses access ({response.status_code}); log in with `hf auth login`"
+            return f"{host} answers with status {response.status_code}; try again later"
+        case OSError(errno=number) if number in _NO_ROOM:
+            return _no_room()
+        case OSError(filename=str() as name, strerror=str() as what):
+            return f"{name}: {what}; HF_HUB_CACHE names another place for downloads"
+    if "No space left" in str(cause):  # as hf_xet says it
+        return _no_room()
+    what = f"{type(cause).__name__}: {_first_line(cause)}"
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        return f"not in the cache, and no network: {host} cannot be reached ({what})"
+    return f"the download from {host} broke off ({what}); run it again, it goes on from there"
+
+
+def _no_room() -> str:
+    return f"no space left in {hf_cache.root()}; free some and run it again, it goes on from there"
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+@contextmanager
+def _ctrl_c_ends_it() -> Iterator[None]:
+    """Let Ctrl-C end this process as if Python had no handler: else it waits until every begun file is there."""
+    ours = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGINT)
+    if not (ours and before is signal.default_int_handler):
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

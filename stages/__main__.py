@@ -15,7 +15,7 @@ from stages.core import cores
 from stages.core.arena import Layout, View
 from stages.core.board import Beacon, Doing
 from stages.core.config import StageSpec
-from stages.core.errors import StartFailed, TriptychError
+from stages.core.errors import ConfigError, StartFailed, TriptychError
 from stages.core.link import StageLink
 from stages.core.region import Region
 from stages.core.wire import Hello, Loaded, LoadFailed
@@ -39,7 +39,7 @@ def main() -> int:
     beacon.beat(Doing.LOADING)
     began = time.monotonic()
     try:
-        stage = _implementation(spec.implementation)(spec, View(spec.arena_fd, Layout(spec.pools), spec.number), beacon)
+        stage = _implementation(spec)(spec, View(spec.arena_fd, Layout(spec.pools), spec.number), beacon)
         stage.load()
         seen = cores.read_back(os.getpid())
         if seen != cores.parse(spec.cores):
@@ -66,15 +66,20 @@ def _die_with(parent: int) -> None:
         sys.exit(0)
 
 
-def _implementation(name: str) -> type[Stage]:
-    """The class that `module:Class` names. Raises StartFailed."""
-    module, _, attribute = name.partition(":")
+def _implementation(spec: StageSpec) -> type[Stage]:
+    """The class that `module:Class` names. Raises ConfigError."""
+    key = f"stage.{spec.kind}.implementation"
+    module, _, attribute = spec.implementation.partition(":")
+    if not all(word.isidentifier() for word in (*module.split("."), attribute)):
+        raise ConfigError(f"{key}: {spec.implementation!r} is no name of a class; write it like package.module:Class")
     try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise StartFailed(f"no stage implementation {name!r}: {error}") from error
+        found = getattr(importlib.import_module(module), attribute, None)
+    except ModuleNotFoundError as error:
+        if not f"{module}.".startswith(f"{error.name}."):  # it is there, but not what it imports in its turn
+            raise
+        raise ConfigError(f"{key}: {spec.implementation!r} cannot be imported: {error}") from error
     if not (isinstance(found, type) and issubclass(found, Stage)):
-        raise StartFailed(f"{name!r} is no stages.stage.Stage")
+        raise ConfigError(f"{key}: {spec.implementation!r} is no stages.stage.Stage")
     return found
 
 

@@ -5,15 +5,17 @@ from typing import assert_never
 from stages.core.board import Doing
 from stages.core.errors import StageFault, TriptychError
 from stages.core.link import StageLink
-from stages.core.wire import Drop, Dropped, Fault, RunText, RunUnet, RunVae, Stop
+from stages.core.wire import AskBack, Drop, Dropped, Fault, Grant, RunText, RunUnet, RunVae, Stop, Yielded
 from stages.stage import Stage
 
 
 def serve(stage: Stage, link: StageLink) -> None:
-    """Work until told to stop, or until the orchestrator has died."""
+    """Work until told to stop, or until the orchestrator has died; in turns, only while holding the lease."""
+    turns = stage.spec.takes_turns
+    may_work = not turns
     while not link.orphaned():
-        # 1. Take in what has arrived; wait only when there is nothing to do.
-        for message in link.receive(wait=stage.idle):
+        # 1. Take in what has arrived; wait only when there is nothing to do, or it is not our turn.
+        for message in link.receive(wait=stage.idle or not may_work):
             match message:
                 case RunText() | RunUnet() | RunVae():
                     try:
@@ -23,12 +25,18 @@ def serve(stage: Stage, link: StageLink) -> None:
                 case Drop(job):
                     stage.drop(job)
                     link.send(Dropped(job))
+                case Grant():
+                    may_work = True
+                case AskBack():
+                    if may_work:
+                        may_work = False
+                        link.send(Yielded())
                 case Stop():
                     return
                 case _:
                     assert_never(message)
         # 2. One unit of work, reported as it goes.
-        if not stage.idle:
+        if may_work and not stage.idle:
             try:
                 for report in stage.step():
                     link.send(report)
@@ -37,6 +45,10 @@ def serve(stage: Stage, link: StageLink) -> None:
                     stage.drop(job)
                     link.send(_fault(job, error))
                 stage.beacon.beat(Doing.IDLE)
+        # 3. Cores that we have no use for are somebody else's turn.
+        if turns and may_work and stage.idle:
+            may_work = False
+            link.send(Yielded())
 
 
 def _fault(job: int, error: Exception) -> Fault:

@@ -1,7 +1,6 @@
-"""The only import of OpenVINO: read, reshape, compile, and bind tensors to memory that is already there."""
+"""OpenVINO, for all stages: read, reshape, compile, and bind tensors to memory that is already there."""
 
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -18,8 +17,14 @@ from stages.numerics import SelfTest
 
 log = logging.getLogger("stages")
 
+_FLOATS = {"timestep"}
+"""Inputs exported as integers that are fed as f32: some schedules have timesteps between two whole ones."""
+
 Shapes = Mapping[str, Sequence[int]]
 """Input shapes by tensor name."""
+
+Rewrite = Callable[[ov.Model], None]
+"""An edit of a model's graph (stages.rewrites)."""
 
 
 class Forward:
@@ -29,6 +34,7 @@ class Forward:
         self, compiled: ov.CompiledModel, beacon: Beacon, precisely: "Callable[[], Forward] | None" = None
     ) -> None:
         """`precisely` makes the same forward in f32, for the case that this one's precision does not suffice."""
+        self._compiled = compiled
         self._request = compiled.create_infer_request()
         self._beacon = beacon
         self._precisely = precisely
@@ -37,6 +43,10 @@ class Forward:
         self.inputs = tuple(port.get_any_name() for port in compiled.inputs)
         self.outputs = tuple(name for port in compiled.outputs for name in port.get_names())
         self.precision = str(compiled.get_property("INFERENCE_PRECISION_HINT").to_string())
+
+    def another(self) -> "Forward":
+        """One more infer request of the same compiled model, to be in flight beside this one."""
+        return Forward(self._compiled, self._beacon, self._precisely)
 
     def bind(self, name: str, array: NDArray[np.generic]) -> None:
         """Let the input or output `name` be `array` (contiguous, of its shape and dtype) from now on.
@@ -55,14 +65,22 @@ class Forward:
         return array
 
     def infer(self) -> bool:
-        """Run the model on what is bound; whether the bound outputs are free of NaN and Inf.
+        """Run the model on what is bound: `start`, then `finish`."""
+        self.start()
+        return self.finish()
+
+    def start(self) -> None:
+        """Begin to run the model on what is bound, in the threads of a free stream."""
+        self._beacon.took_off()
+        self._request.start_async()
+
+    def finish(self) -> bool:
+        """Wait for what `start` began; whether the bound outputs are free of NaN and Inf.
 
         If they are not, the model is run once more, in f32.
         """
-        began = time.process_time_ns()
-        self._request.start_async()
         self._request.wait()
-        self._beacon.inferred(time.process_time_ns() - began)
+        self._beacon.landed()
         if all(np.isfinite(self._bound[name]).all() for name in self.outputs if name in self._bound):
             return True
         return self._precisely is not None and self._infer_precisely(self._precisely)
@@ -85,7 +103,7 @@ class Runtime:
         self._core = ov.Core()
         self._options: dict[str, object] = {
             "INFERENCE_NUM_THREADS": spec.threads,
-            "NUM_STREAMS": 1,
+            "NUM_STREAMS": spec.streams,
             # Where stages share cores, binding would hold the threads of two processes to the same one.
             "ENABLE_CPU_PINNING": spec.bind_threads,
         }
@@ -99,20 +117,26 @@ class Runtime:
         """The inputs of `part` by tensor name, with their numbers of dimensions. Raises ModelError."""
         return {port.get_any_name(): len(port.get_partial_shape()) for port in self._read(part).inputs}
 
-    def compile(self, part: str, shapes: Shapes, normalise: Mapping[str, tuple[float, float]] | None = None) -> Forward:
+    def compile(
+        self,
+        part: str,
+        shapes: Shapes,
+        normalise: Mapping[str, tuple[float, float]] | None = None,
+        rewrite: Rewrite | None = None,
+    ) -> Forward:
         """Compile `part` for exactly these input shapes. Raises ModelError.
 
-        `normalise` makes the graph itself compute (x - mean) / scale on an input, so that the tensor another
-        process left in the arena can be bound as it is. Before the first forward of a part is handed out, it is
-        tested against the same forward in f32; if it fails, f32 is what the part gets from then on.
+        `rewrite` edits the graph first. `normalise` makes the graph itself compute (x - mean) / scale on an input, so
+        that the tensor another process left in the arena can be bound as it is. Before the first forward of a part is
+        handed out, it is tested against the same forward in f32; if it fails, f32 is what the part gets from then on.
         """
 
         def precisely() -> Forward:
-            return self._compile(part, shapes, normalise or {}, {"INFERENCE_PRECISION_HINT": "f32"})
+            return self._compile(part, shapes, normalise or {}, rewrite, {"INFERENCE_PRECISION_HINT": "f32"})
 
         if self._precise.get(part):
             return precisely()
-        forward = self._compile(part, shapes, normalise or {}, {}, precisely)
+        forward = self._compile(part, shapes, normalise or {}, rewrite, {}, precisely)
         if part not in self._precise:
             path = ir(Path(self._spec.model), part)
             passed = forward.precision == "f32" or self._self_test.passes(path, forward, precisely)
@@ -127,16 +151,23 @@ class Runtime:
         part: str,
         shapes: Shapes,
         normalise: Mapping[str, tuple[float, float]],
+        rewrite: Rewrite | None,
         options: Mapping[str, object],
         precisely: Callable[[], Forward] | None = None,
     ) -> Forward:
         model = self._read(part)
+        if rewrite is not None:
+            rewrite(model)
         if normalise:
             steps = PrePostProcessor(model)
             for name, (mean, scale) in normalise.items():
                 steps.input(name).preprocess().mean(mean).scale(scale)
             model = steps.build()
+        for parameter in model.get_parameters():
+            if _FLOATS & parameter.output(0).get_names():
+                parameter.set_element_type(ov.Type.f32)
         try:
+            model.validate_nodes_and_infer_types()
             model.reshape({name: ov.PartialShape(list(shape)) for name, shape in shapes.items()})
             compiled = self._core.compile_model(model, "CPU", self._options | dict(options))
         except RuntimeError as error:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from orchestrator.cli.options import Private, Remote
 from orchestrator.client import Client, Event
 from orchestrator.launch import Pipeline, private_pipeline
+from orchestrator.weights import locate
 from stages.core import wire
 from stages.core.config import load
 from stages.core.errors import NoAnswer, ShuttingDown
@@ -111,7 +112,7 @@ def connect(target: Remote | Private, debug: bool = False) -> Iterator[Connectio
         with Client(target.address, _TRY_S) as client:
             yield Connection(client, reach_s)
     else:
-        load(target.config, target.overrides)  # a mistake is told before anything is started
+        locate(load(target.config, target.overrides))  # mistakes are told, and downloads made, before the start
         with (
             private_pipeline(target.config, target.overrides, debug) as pipeline,
             Client(pipeline.address, _TRY_S) as client,

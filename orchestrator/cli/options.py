@@ -88,10 +88,26 @@ def add_pictures(parser: Parser) -> None:
     parser.add_argument("--negative", type=read.text, default="", metavar="TEXT", help="what should not be in it")
     parser.add_argument("--steps", type=read.count, metavar="N", help="denoising steps (default: the model's)")
     parser.add_argument("--guidance", type=read.finite, metavar="SCALE", help="guidance scale (default: the model's)")
+    parser.add_argument(
+        "--guidance-rescale",
+        type=read.finite,
+        default=0.0,
+        metavar="SHARE",
+        help="how far to pull contrast back to the unguided one's, 0 to 1 (default: 0)",
+    )
     parser.add_argument("--seed", type=read.seed, metavar="N", help="same seed, same picture (default: random)")
     parser.add_argument("--size", type=read.size, metavar="WxH", help="pixels (default: the model's)")
     parser.add_argument("-n", type=read.count, default=1, metavar="N", help="pictures of each prompt (default: 1)")
     parser.add_argument("--schedule", type=read.text, metavar="NAME", help="noise schedule (default: the model's)")
+    parser.add_argument(
+        "--syntax",
+        choices=("plain", "a1111"),
+        default="plain",
+        help="how prompts are read: as they are, or with weights such as (word:1.2) (default: plain)",
+    )
+    parser.add_argument(
+        "--clip-skip", type=read.layers, default=0, metavar="N", help="last layers of the text encoder to skip"
+    )
     parser.add_argument("--format", choices=("png", "jpeg", "webp"), default="png", help="file format (default: png)")
     parser.add_argument("-o", "--out", type=Path, metavar="DIR", help="where the pictures go (default: ./triptych-out)")
     parser.add_argument("--trace", type=Path, metavar="FILE", help="write what ran when, for ui.perfetto.dev")

@@ -40,6 +40,14 @@ def count(value: str) -> int:
     return number
 
 
+def layers(value: str) -> int:
+    """A whole number, 0 too."""
+    number = _whole(value)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{value} is too small; at least 0")
+    return number
+
+
 def seed(value: str) -> int:
     """A seed, 64 bits unsigned."""
     number = _whole(value)

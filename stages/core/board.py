@@ -69,8 +69,9 @@ class Board:
 class Beacon:
     """A stage's side: writes its own row.
 
-    `cpu_ns` is sampled at every beat, `infer` brackets a forward; their difference is the CPU time a stage spends on
-    everything that is not the model.
+    `cpu_ns` is sampled at every beat, `took_off` and `landed` bracket every forward; their difference is the CPU time a
+    stage spends on everything that is not the model. While forwards are in flight, that is what the calling thread
+    uses: the model runs in threads of its own.
     """
 
     def __init__(self, region: Region, stage: int) -> None:
@@ -78,6 +79,8 @@ class Beacon:
         self._cpu_origin = 0
         self._infer_cpu = 0
         self._busy = 0
+        self._in_flight = 0
+        self._mark = 0
 
     def loaded(self) -> None:
         """Loading is over: CPU time counts from here."""
@@ -101,9 +104,22 @@ class Beacon:
         """Add time spent on a job."""
         self._busy += nanoseconds
 
-    def inferred(self, cpu_nanoseconds: int) -> None:
-        """Add CPU time that all threads of this process spent inside one forward."""
-        self._infer_cpu += cpu_nanoseconds
+    def took_off(self) -> None:
+        """A forward begins."""
+        self._in_flight += 1
+        if self._in_flight == 1:
+            self._mark = _other_threads_cpu_ns()
+
+    def landed(self) -> None:
+        """A forward has ended."""
+        self._in_flight -= 1
+        before, self._mark = self._mark, _other_threads_cpu_ns()
+        self._infer_cpu += self._mark - before
+
+
+def _other_threads_cpu_ns() -> int:
+    """CPU time of this process but for the calling thread's."""
+    return time.process_time_ns() - time.thread_time_ns()
 
 
 def _rows(region: Region) -> NDArray[np.uint64]:

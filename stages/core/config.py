@@ -2,20 +2,22 @@
 
 import json
 import os
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import msgspec
 
 from stages.core import cores
 from stages.core.arena import PoolSpec
 from stages.core.errors import ConfigError
+from stages.core.order import ORDERS, Order
 from stages.core.wire import KINDS, Kind
 
 Precision = Literal["auto", "bf16", "f32", "f16"]
-Share = Literal["auto", "disjoint", "timeslice"]
+Share = Literal["auto", "disjoint", "timeslice", "turns"]
 Count = Annotated[int, msgspec.Meta(ge=1, le=1024)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
 
@@ -44,9 +46,11 @@ class PipelineConfig(_Section, frozen=True, kw_only=True):
     """`[pipeline]`: how the stages work together."""
 
     share: Share = "auto"
-    """`disjoint`: every stage has cores of its own. `timeslice`: all stages run on the same cores. `auto` chooses."""
-    order: Literal["arrival"] = "arrival"
-    """Which prompt goes first."""
+    """`disjoint`: every stage has cores of its own. `timeslice`: stages of the same cores run when the kernel lets
+    them. `turns`: one of them at a time, changing at step boundaries. `auto` chooses."""
+    order: Order = "shortest"
+    """Which job goes first: the one with the least work left, the earliest deadline, turn and turn about, or the
+    first that came."""
     queue_limit: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 64
     """Images accepted beyond those that already have a slot."""
     journal: Literal[""] = ""
@@ -85,8 +89,8 @@ class StageConfig(_Section, frozen=True, kw_only=True):
     """A Linux CPU list; empty means the cores that all stages share."""
     threads: Annotated[int, msgspec.Meta(ge=0, le=1024)] = 0
     """Inference threads; 0 means one a core."""
-    streams: Literal[1] = 1
-    """Forwards in flight at once."""
+    streams: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
+    """Forwards a U-Net process has in flight at once; its threads are divided among them."""
     max_rows: Annotated[int, msgspec.Meta(ge=2, le=64)] = 2
     """Rows of one U-Net forward; two are one image under guidance."""
     implementation: str = ""
@@ -125,9 +129,13 @@ class StageSpec(msgspec.Struct, frozen=True, kw_only=True):
     """`module:Class`."""
     cores: str
     threads: int
+    takes_turns: bool
+    """Compute only while holding the lease of these cores."""
     bind_threads: bool
     """Bind each inference thread to one core: only where no other stage uses these cores."""
+    streams: int
     max_rows: int
+    order: Order
     precision: Precision
     model: str
     """Model folder."""
@@ -135,8 +143,6 @@ class StageSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Width and height of the pictures served; the first is compiled at load."""
     prompt_chunks: int
     pools: tuple[PoolSpec, ...]
-    stages: int
-    """Rows of the board."""
     arena_fd: int = -1
     board_fd: int = -1
     lifeline_fd: int = -1
@@ -149,7 +155,8 @@ class StageSpec(msgspec.Struct, frozen=True, kw_only=True):
 def load(path: Path | None, overrides: Iterable[str] = (), environ: Mapping[str, str] = os.environ) -> Config:
     """Read a TOML file, or nothing for the embedded default; then the environment, then `section.key=value`s.
 
-    A variable `TRIPTYCH_SECTION_KEY` stands for `[section] key`. Raises ConfigError naming the key.
+    A variable `TRIPTYCH_SECTION_KEY` stands for `section.key`, `TRIPTYCH_STAGE_UNET_KEY` for `stage.unet.key`. Raises
+    ConfigError naming the key.
     """
     tables: dict[str, Any] = {}
     if path is not None:
@@ -157,20 +164,20 @@ def load(path: Path | None, overrides: Iterable[str] = (), environ: Mapping[str,
             tables = tomllib.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise ConfigError(f"{path}: {error.strerror}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except _NOT_TOML as error:
             raise ConfigError(f"{path}: not TOML: {error}") from error
-    for section in ("model", "pipeline", "listen", "deadlines"):
-        for key, value in environ.items():
-            prefix = f"TRIPTYCH_{section.upper()}_"
-            if key.startswith(prefix):
-                _set(tables, f"{section}.{key.removeprefix(prefix).lower()}", value, where=key)
+    for variable, value in environ.items():
+        if (dotted := _key_of(variable)) is not None:
+            _set(tables, dotted, value, where=variable)
     for override in overrides:
         dotted, equals, value = override.partition("=")
         if not equals:
             raise ConfigError(f"--set {override}: write it like pipeline.queue_limit=8")
         _set(tables, dotted.strip(), value.strip(), where=f"--set {dotted}")
-    tables["folder"] = str(path.resolve().parent if path else Path.cwd())
     name = str(path) if path else "configuration"
+    if "folder" in tables:
+        raise ConfigError(f"{name}: `folder` is no key; paths start where the file is")
+    tables["folder"] = str(path.resolve().parent if path else Path.cwd())
     try:
         config = msgspec.convert(tables, Config, strict=True)
     except msgspec.ValidationError as error:
@@ -179,11 +186,38 @@ def load(path: Path | None, overrides: Iterable[str] = (), environ: Mapping[str,
     return config
 
 
+_NOT_TOML = (ValueError, RecursionError)
+"""What reading TOML raises; ValueError stands for TOMLDecodeError, bytes that are no UTF-8, and endless numbers."""
+
+_TABLES: dict[str, type[_Section]] = {
+    "model": ModelConfig,
+    "pipeline": PipelineConfig,
+    "listen": ListenConfig,
+    "deadlines": DeadlinesConfig,
+    **{f"stage.{kind}": StageConfig for kind in KINDS},
+}
+
+
+def _key_of(variable: str) -> str | None:
+    """The `section.key` that an environment variable stands for, if it stands for one."""
+    ours, _, name = variable.partition("_")
+    table, _, key = name.lower().partition("_")
+    if ours != "TRIPTYCH":
+        return None
+    if table == "stage":
+        return f"stage.{key.replace('_', '.', 1)}"
+    if table in _TABLES:
+        return f"{table}.{key}"
+    return "load_attempts" if name == "LOAD_ATTEMPTS" else None
+
+
 def _set(tables: dict[str, Any], dotted: str, value: str, where: str) -> None:
     """Put a value that came as text at `section.key` or `stage.KIND.key`."""
     parts = dotted.split(".")
     if len(parts) == 3 and parts[0] == "stage":
         listed = tables.setdefault("stage", [])
+        if not (isinstance(listed, list) and all(isinstance(entry, dict) for entry in listed)):
+            raise ConfigError(f"{where}: `stage` is no list of tables; write [[stage]]")
         table = next((entry for entry in listed if entry.get("kind") == parts[1]), None)
         if table is None:
             table = {"kind": parts[1]}
@@ -197,19 +231,20 @@ def _set(tables: dict[str, Any], dotted: str, value: str, where: str) -> None:
     if not isinstance(table, dict):
         raise ConfigError(f"{where}: `{parts[0]}` is no table")
     try:
-        table[parts[-1]] = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        table[parts[-1]] = value
+        found = tomllib.loads(f"value = {value}")["value"]
+    except _NOT_TOML:
+        found = value
+    wanted = get_type_hints(_TABLES.get(dotted.rpartition(".")[0], Config)).get(parts[-1])
+    table[parts[-1]] = value if wanted is str and not isinstance(found, str) else found
 
 
 _CHOICES = {
     "precision": get_args(Precision),
     "share": get_args(Share),
     "kind": KINDS,
-    "order": ("arrival",),
+    "order": ORDERS,
     "journal": ("",),
     "http": ("",),
-    "streams": (1,),
 }
 """What may stand at the keys of few values, for the message when something else does."""
 
@@ -240,19 +275,23 @@ def _check(config: Config, name: str) -> None:
     _check_address(config.listen.socket, f"{name}: listen.socket")
 
 
+_SIZE = re.compile(r"(\d{1,18})x(\d{1,18})", re.ASCII | re.IGNORECASE)
+
+
 def parse_size(text: str, where: str) -> tuple[int, int]:
     """Read `WxH` in pixels. Raises ConfigError that names the nearest valid size."""
-    width, _, height = text.lower().partition("x")
-    if not (width.isascii() and width.isdigit() and height.isascii() and height.isdigit()):
+    match = _SIZE.fullmatch(text)
+    if match is None:
         raise ConfigError(f"{where}: {text!r} is no size; write it like 512x512")
-    size = (int(width), int(height))
+    size = (int(match[1]), int(match[2]))
     nearest = tuple(min(max(8, round(side / 8) * 8), 4096) for side in size)
     if size != nearest:
         raise ConfigError(f"{where}: {text} is not possible; the nearest size is {nearest[0]}x{nearest[1]}")
     return size
 
 
-_LOOPBACK = ("tcp://127.", "tcp://localhost:", "tcp://[::1]:")
+_LOOPBACK = re.compile(r"tcp://(127(\.\d{1,3}){3}|localhost|\[::1\])(:|$)", re.ASCII)
+_PORT = re.compile(r"\*|\d{1,5}", re.ASCII)
 
 
 def _check_address(address: str, where: str) -> None:
@@ -260,8 +299,8 @@ def _check_address(address: str, where: str) -> None:
         return
     if not address.startswith("tcp://"):
         raise ConfigError(f"{where}: {address!r} is no address; write tcp://127.0.0.1:7801 or ipc://PATH")
-    if not address.startswith(_LOOPBACK):
+    if not _LOOPBACK.match(address):
         raise ConfigError(f"{where}: {address} is off loopback, where anybody could use it; use tcp://127.0.0.1:PORT")
-    port = address.rpartition(":")[2]
-    if port != "*" and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+    port = _PORT.fullmatch(address.rpartition(":")[2])
+    if port is None or (port[0] != "*" and not 0 < int(port[0]) < 65536):
         raise ConfigError(f"{where}: {address} has no port; write it like tcp://127.0.0.1:7801")

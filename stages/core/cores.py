@@ -8,7 +8,7 @@ from pathlib import Path
 
 from stages.core.errors import ConfigError
 
-_RANGE = re.compile(r"(\d+)(?:-(\d+))?")
+_RANGE = re.compile(r"(\d{1,18})(?:-(\d{1,18}))?", re.ASCII)
 _LIMIT = 1 << 16
 """Highest core number that is believed; larger ones are typing errors and would cost memory."""
 
@@ -31,7 +31,7 @@ def parse(text: str) -> frozenset[int]:
 def render(cores: Iterable[int]) -> str:
     """Write a set of cores as the shortest Linux CPU list; the inverse of `parse`."""
     runs: list[list[int]] = []
-    for core in sorted(cores):
+    for core in sorted(set(cores)):
         if runs and runs[-1][1] == core - 1:
             runs[-1][1] = core
         else:
@@ -61,8 +61,8 @@ def pin(cores: Iterable[int]) -> None:
     wanted = frozenset(cores)
     try:
         os.sched_setaffinity(0, wanted)
-    except OSError as error:
-        raise ConfigError(f"cannot run on cores {render(wanted)}: {error.strerror}") from error
+    except (OSError, ValueError, OverflowError) as error:  # the latter two: no kernel counts so
+        raise ConfigError(f"cannot run on cores {render(wanted)}: {error}") from error
 
 
 def read_back(pid: int) -> frozenset[int]:

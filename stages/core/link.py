@@ -2,7 +2,8 @@
 
 Hub and stages: a ROUTER at an abstract ipc address, one DEALER a stage. An abstract address has no file, so nothing is
 left behind however the processes die; anybody on the machine could connect to it, so the hub asks the kernel which
-process is behind a connection (SO_PEERCRED, handed over by libzmq as `Peer-Address`) and listens to the processes it was told to expect only.
+process is behind a connection (SO_PEERCRED, handed over by libzmq as `Peer-Address`) and listens only to those it has
+been told to expect.
 
 Clients and hub: a ROUTER at the configured address, one DEALER a client.
 """
@@ -66,9 +67,9 @@ def _bind(socket: zmq.Socket[bytes], address: str) -> str:
 
 
 def _file_of(address: str) -> str | None:
-    """The path of an ipc address; None for tcp, and for an abstract address, which has no file."""
+    """The path of an ipc address; None for tcp, for an abstract address, and where libzmq chooses and cleans up (`*`)."""
     scheme, _, path = address.partition("://")
-    return path if scheme == "ipc" and not path.startswith("@") else None
+    return path if scheme == "ipc" and path != "*" and not path.startswith("@") else None
 
 
 def _check_free(path: str) -> None:
@@ -200,6 +201,7 @@ class ClientHub:
             self.socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 15_000)
             self.socket.setsockopt(zmq.IPV6, int("[" in address))
         self.address = _bind(self.socket, address)
+        self._file = _file_of(address)
 
     def receive(self) -> Iterator[tuple[Peer, bytes]]:
         """All requests that have arrived, undecoded, each with its sender; what is no request is dropped."""
@@ -228,9 +230,9 @@ class ClientHub:
 
     def close(self, linger_ms: int) -> None:
         """Close, after what was sent has left or `linger_ms` have passed, and remove the file of an ipc address."""
-        if (path := _file_of(self.address)) is not None:
+        if self._file is not None:
             with suppress(OSError):  # while we listen it is ours; afterwards it might be that of the next server
-                os.unlink(path)
+                os.unlink(self._file)
         self.socket.close(linger_ms)
 
 

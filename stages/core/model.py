@@ -5,11 +5,13 @@ The folders are OpenVINO IR as `optimum-cli export openvino` writes them. Nothin
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from stages.core.errors import ModelError
+from stages.core.wire import UNREADABLE
 
 TOKENS = 77
 """Tokens of one CLIP window, begin and end marks included."""
@@ -75,45 +77,46 @@ def read_card(folder: Path) -> ModelCard:
     """Read and check a model folder. Raises ModelError naming the file and what is wrong with it."""
     if not folder.is_dir():
         raise ModelError(f"{folder}: no such model folder")
-    index = _json(folder / "model_index.json")
-    pipeline = str(index.get("_class_name"))
+    if any(folder.glob("learned_embeds.*")) and not (folder / "model_index.json").exists():
+        raise ModelError(f"{folder}: textual-inversion embeddings, which are not served, and no model")
+    index = _json(folder / "model_index.json", _Index)
+    pipeline = str(index.class_name)
     if pipeline not in PIPELINES:
         known = ", ".join(PIPELINES)
         raise ModelError(f"{folder}: this is a {pipeline} model; those that can be run are {known}")
     text_encoders = ("text_encoder", "text_encoder_2") if PIPELINES[pipeline] == "SDXL" else ("text_encoder",)
     for part in (*text_encoders, "unet", "vae_decoder"):
         _check_weights(ir(folder, part))
-    unet = _json(folder / "unet" / "config.json")
-    vae = _json(folder / "vae_decoder" / "config.json")
+    unet = _json(folder / "unet" / "config.json", _Unet)
+    vae = _json(folder / "vae_decoder" / "config.json", _Vae)
     generation = folder / "generation_config.json"
-    defaults = _json(generation) if generation.is_file() else {}
-    downscale = 2 ** (len(_need(vae, "block_out_channels", folder / "vae_decoder")) - 1)
-    side = _need(unet, "sample_size", folder / "unet")
-    height, width = side if isinstance(side, list) else (side, side)
-    distilled = unet.get("time_cond_proj_dim")
+    defaults = _json(generation, _Defaults) if generation.is_file() else _Defaults()
+    downscale = 2 ** (len(vae.block_out_channels) - 1)
+    side = unet.sample_size
+    height, width = side if isinstance(side, tuple) else (side, side)
+    distilled = unet.time_cond_proj_dim
     return ModelCard(
         path=folder,
         name="demo" if folder == demo_folder() else folder.name,
         family=PIPELINES[pipeline],
-        latent_channels=int(unet.get("in_channels", 4)),
+        latent_channels=unet.in_channels,
         downscale=downscale,
         text_encoders=text_encoders,
-        embed_dim=int(_need(unet, "cross_attention_dim", folder / "unet")),
-        pooled_dim=_pooled_dim(folder) if unet.get("addition_embed_type") == "text_time" else 0,
-        zero_negative=bool(index.get("force_zeros_for_empty_prompt", False)),
+        embed_dim=unet.cross_attention_dim,
+        pooled_dim=_pooled_dim(folder) if unet.addition_embed_type == "text_time" else 0,
+        zero_negative=index.force_zeros_for_empty_prompt,
         native=(width * downscale, height * downscale),
-        scaling_factor=float(vae.get("scaling_factor") or 0.18215),
-        shift_factor=float(vae.get("shift_factor") or 0.0),
+        scaling_factor=vae.scaling_factor or 0.18215,
+        shift_factor=vae.shift_factor or 0.0,
         guidance_embed_dim=distilled,
-        scheduler=_json(folder / "scheduler" / "scheduler_config.json"),
-        steps=int(defaults.get("num_inference_steps", 4 if distilled else 25)),
-        guidance_scale=float(defaults.get("guidance_scale", 8.5 if distilled else 7.5)),
+        scheduler=_json(folder / "scheduler" / "scheduler_config.json", dict[str, Any]),
+        steps=(4 if distilled else 25) if defaults.num_inference_steps is UNSET else defaults.num_inference_steps,
+        guidance_scale=(8.5 if distilled else 7.5) if defaults.guidance_scale is UNSET else defaults.guidance_scale,
     )
 
 
 def _pooled_dim(folder: Path) -> int:
-    encoder = folder / "text_encoder_2"
-    return int(_need(_json(encoder / "config.json"), "projection_dim", encoder))
+    return _json(folder / "text_encoder_2" / "config.json", _TextEncoder2).projection_dim
 
 
 def demo_folder() -> Path:
@@ -121,32 +124,75 @@ def demo_folder() -> Path:
     return Path(__file__).parent.parent / "demo_model"
 
 
-def _json(path: Path) -> dict[str, Any]:
+_Size = Annotated[int, msgspec.Meta(ge=1, le=1 << 16)]
+
+
+class _Index(msgspec.Struct, frozen=True):
+    """What is read of model_index.json; here and below, all other keys are ignored."""
+
+    class_name: Any = msgspec.field(name="_class_name", default=None)
+    force_zeros_for_empty_prompt: bool = False
+
+
+class _Unet(msgspec.Struct, frozen=True):
+    """What is read of unet/config.json."""
+
+    # Not tuple[_Size, _Size]: beside a bounded int, that makes msgspec 0.22.0 crash in garbage collection.
+    sample_size: _Size | Annotated[tuple[_Size, ...], msgspec.Meta(min_length=2, max_length=2)]
+    cross_attention_dim: _Size
+    in_channels: _Size = 4
+    addition_embed_type: str | None = None
+    time_cond_proj_dim: _Size | None = None
+
+
+class _Vae(msgspec.Struct, frozen=True):
+    """What is read of vae_decoder/config.json."""
+
+    block_out_channels: Annotated[tuple[int, ...], msgspec.Meta(min_length=1, max_length=8)]
+    scaling_factor: float | None = None
+    shift_factor: float | None = None
+
+
+class _TextEncoder2(msgspec.Struct, frozen=True):
+    """What is read of text_encoder_2/config.json."""
+
+    projection_dim: _Size
+
+
+class _Defaults(msgspec.Struct, frozen=True):
+    """What is read of generation_config.json."""
+
+    num_inference_steps: _Size | UnsetType = UNSET
+    guidance_scale: float | UnsetType = UNSET
+
+
+_T = TypeVar("_T")
+
+
+def _json(path: Path, kind: type[_T]) -> _T:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+        return msgspec.json.decode(path.read_bytes(), type=kind)
     except OSError as error:
         raise ModelError(f"{path}: {error.strerror}; is this a folder of `optimum-cli export openvino`?") from error
-    except msgspec.DecodeError as error:
-        raise ModelError(f"{path}: not a JSON object: {error}") from error
-
-
-def _need(values: dict[str, Any], key: str, folder: Path) -> Any:
-    if values.get(key) is None:
-        raise ModelError(f"{folder / 'config.json'}: `{key}` is missing")
-    return values[key]
+    except msgspec.ValidationError as error:
+        raise ModelError(f"{path}: {error}") from error
+    except UNREADABLE as error:
+        raise ModelError(f"{path}: not JSON: {error}") from error
 
 
 _EXTENT = re.compile(rb'offset="(\d+)" size="(\d+)"')
 
 
 def _check_weights(xml: Path) -> None:
-    """Refuse an IR whose weights are missing or cut short: OpenVINO would map them and die of SIGBUS later."""
+    """Refuse an IR that is cut short, or whose weights are: OpenVINO would map those and die of SIGBUS later."""
     weights = xml.with_suffix(".bin")
     try:
         graph = xml.read_bytes()
         size = weights.stat().st_size
     except OSError as error:
         raise ModelError(f"{error.filename}: {error.strerror}") from error
+    if not graph.rstrip().endswith(b"</net>"):
+        raise ModelError(f"{xml}: cut short, or no OpenVINO IR; copy or export it again")
     needed = max((int(offset) + int(size) for offset, size in _EXTENT.findall(graph)), default=0)
     if size < needed:
         raise ModelError(f"{weights}: cut short: {size:,} bytes, {needed:,} needed; copy or export it again")

@@ -1,6 +1,8 @@
 """The schedules by the names that users write. The U-Net stage holds what they mean, in stages.unet.schedules."""
 
+from collections.abc import Mapping
 from itertools import product
+from types import MappingProxyType
 
 _SIGMA_SPACINGS = ("", "_karras", "_exponential", "_beta")
 
@@ -13,3 +15,19 @@ SCHEDULE_NAMES: tuple[str, ...] = (
     "lcm",
     "tcd",
 )
+
+OF_DIFFUSERS: Mapping[str, str] = MappingProxyType(
+    {
+        "DDIMScheduler": "ddim",
+        "PNDMScheduler": "pndm",
+        "EulerDiscreteScheduler": "euler",
+        "EulerAncestralDiscreteScheduler": "euler_a",
+        "HeunDiscreteScheduler": "heun",
+        "DPMSolverMultistepScheduler": "dpmpp_2m",
+        "UniPCMultistepScheduler": "unipc",
+        "LMSDiscreteScheduler": "lms",
+        "LCMScheduler": "lcm",
+        "TCDScheduler": "tcd",
+    }
+)
+"""The schedule that a `_class_name` of scheduler_config.json means."""

@@ -14,12 +14,16 @@ import msgspec
 
 from stages.core.arena import SlotRef
 from stages.core.errors import BadRequest, TriptychError, by_code
+from stages.core.order import Claim
 
 Kind = Literal["text", "unet", "vae"]
 KINDS: tuple[Kind, ...] = ("text", "unet", "vae")
 """The stages in the order a job passes them."""
 
 Format = Literal["png", "jpeg", "webp"]
+
+Syntax = Literal["plain", "a1111"]
+"""How a prompt is read: as it is, or with the weights that AUTOMATIC1111's web UI knows (stages.text.emphasis)."""
 
 MAX_REQUEST_BYTES = 1 << 20
 
@@ -48,6 +52,10 @@ class Submit(_Json, frozen=True, kw_only=True, tag="submit"):
     schedule: str | None = None
     guidance_rescale: float = 0.0
     """How far to pull the guided output's contrast back to the unguided one's, 0 to 1."""
+    syntax: Syntax = "plain"
+    """Of both prompts."""
+    clip_skip: int = 0
+    """Last layers of the text encoders that the prompt does not go through."""
     n: int = 1
     priority: int = 0
     deadline_s: float | None = None
@@ -190,6 +198,10 @@ class StageStatus(msgspec.Struct, frozen=True, kw_only=True):
     cores_seen: str
     """The union of the masks of all its threads, as the kernel gives them now."""
     threads: int
+    precision: str = ""
+    """What its model computes in, by its own account; empty until it has loaded."""
+    load_s: float | None = None
+    """Seconds its last load took; None until it has loaded."""
     job: str | None
     """The prompt's id."""
     step: int
@@ -235,6 +247,8 @@ class RunText(_Packed, frozen=True):
     job: int
     output: SlotRef
     prompts: tuple[str, ...]
+    syntax: Syntax = "plain"
+    clip_skip: int = 0
 
 
 class RunUnet(_Packed, frozen=True):
@@ -252,7 +266,8 @@ class RunUnet(_Packed, frozen=True):
     guidance_scale: float
     schedule: str | None
     seed: int
-    guidance_rescale: float = 0.0
+    guidance_rescale: float
+    claim: Claim
 
 
 class RunVae(_Packed, frozen=True):
@@ -274,12 +289,20 @@ class Drop(_Packed, frozen=True):
     job: int
 
 
+class Grant(_Packed, frozen=True):
+    """The stage may compute, until it is asked back or has nothing to do."""
+
+
+class AskBack(_Packed, frozen=True):
+    """The stage must let its lease go after the current unit of work; answered by Yielded."""
+
+
 class Stop(_Packed, frozen=True):
     """Leave after the current unit of work."""
 
 
 Run = RunText | RunUnet | RunVae
-ToStage = Run | Drop | Stop
+ToStage = Run | Drop | Grant | AskBack | Stop
 
 # Stage to hub.
 
@@ -340,6 +363,10 @@ class Dropped(_Packed, frozen=True):
     job: int
 
 
+class Yielded(_Packed, frozen=True):
+    """The stage has let its lease go, because it was asked to or has nothing to do."""
+
+
 class Fault(_Packed, frozen=True):
     """The job raised an error in the stage; the stage goes on."""
 
@@ -348,7 +375,7 @@ class Fault(_Packed, frozen=True):
     message: str
 
 
-FromStage = Hello | Loaded | LoadFailed | Took | Stepped | Put | Dropped | Fault
+FromStage = Hello | Loaded | LoadFailed | Took | Stepped | Put | Dropped | Fault | Yielded
 Report = Took | Stepped | Put | Dropped | Fault
 
 _pack = msgspec.msgpack.Encoder().encode
@@ -357,6 +384,13 @@ _from_stage: msgspec.msgpack.Decoder[FromStage] = msgspec.msgpack.Decoder(FromSt
 _to_json = msgspec.json.Encoder().encode
 _client_message: msgspec.json.Decoder[ClientMessage] = msgspec.json.Decoder(ClientMessage)
 _hub_message: msgspec.json.Decoder[HubMessage] = msgspec.json.Decoder(HubMessage)
+
+
+_WHY_CHARS = 300
+"""How much of a decoder's message, which may quote the request, a client is told."""
+
+_LONE_SURROGATE = re.compile(rb"\\ud[89ab]..(?!\\ud[c-f])", re.IGNORECASE)
+"""The first half of a pair without the second; msgspec takes some of these for the end of the input."""
 
 
 def pack(message: ToStage | FromStage) -> bytes:
@@ -372,13 +406,6 @@ def unpack_to_stage(frame: bytes) -> ToStage:
 def unpack_from_stage(frame: bytes) -> FromStage:
     """Decode what a stage sent to the hub. Raises one of UNREADABLE."""
     return _from_stage.decode(frame)
-
-
-_WHY_CHARS = 300
-"""How much of a decoder's message, which may quote the request, a client is told."""
-
-_LONE_SURROGATE = re.compile(rb"\\ud[89ab]..(?!\\ud[c-f])", re.IGNORECASE)
-"""The first half of a pair without the second; msgspec takes some of these for the end of the input."""
 
 
 def encode(message: ClientMessage | HubMessage) -> bytes:

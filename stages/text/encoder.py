@@ -12,6 +12,7 @@ from stages.core.wire import RunText
 from stages.runtime import Runtime
 from stages.stage import OneByOne
 from stages.text.clip import Clip
+from stages.text.emphasis import emphasise
 
 
 class TextStage(OneByOne[RunText]):
@@ -37,24 +38,29 @@ class TextStage(OneByOne[RunText]):
 
     def work(self, run: RunText) -> tuple[int, ...]:
         """Encode all windows of all prompts of the job."""
-        ids = [clip.tokenizer.encode(run.prompts) for clip in self._clips]
-        rows, windows, _ = ids[0].shape
+        encoded = [clip.tokenizer.encode(run.prompts, run.syntax) for clip in self._clips]
+        rows, windows, _ = encoded[0].ids.shape
         shape = (rows, windows * TOKENS, self._card.embed_dim)
         tokens, pooled = embeds.lay(self.view.write(run.output), shape, self._card.pooled_dim)
         for row, prompt in enumerate(run.prompts):
             if self._card.zero_negative and not prompt and rows == 2 and row == 0:
                 tokens[row], pooled[row] = 0, 0
                 continue
+            # diffusers lets the negative prompt go through all layers, A1111 skips the same ones for both.
+            clip_skip = run.clip_skip if run.syntax == "a1111" or row == rows - 1 else 0
             for window in range(windows):
-                self._encode(tokens[row, window * TOKENS : (window + 1) * TOKENS], [i[row, window] for i in ids])
+                into = tokens[row, window * TOKENS : (window + 1) * TOKENS]
+                self._encode(into, [(each.ids[row, window], each.weights[row, window]) for each in encoded], clip_skip)
                 if window == 0 and self._card.pooled_dim:
                     pooled[row] = self._clips[-1].pooled
         self.view.seal(run.output, embeds.nbytes(shape, self._card.pooled_dim))
         return shape
 
-    def _encode(self, into: Floats, ids: list[NDArray[np.int64]]) -> None:
-        """Fill `into` [77, dim], the encoders side by side."""
+    def _encode(self, into: Floats, window: list[tuple[NDArray[np.int64], Floats]], clip_skip: int) -> None:
+        """Fill `into` [77, dim], the encoders side by side, from the ids and weights that each of them takes."""
         first = 0
-        for clip, window in zip(self._clips, ids, strict=True):
-            clip.encode(window, into[:, first : first + clip.dim])
+        for clip, (ids, weights) in zip(self._clips, window, strict=True):
+            part = into[:, first : first + clip.dim]
+            clip.encode(ids, part, clip_skip)
+            emphasise(part, weights)
             first += clip.dim

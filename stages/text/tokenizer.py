@@ -1,19 +1,43 @@
 """Prompts to token ids: CLIP's tokenizer by transformers, and windows for prompts longer than one."""
 
+import re
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from transformers import CLIPTokenizer
 from transformers.utils import logging
 
+from stages.core.embeds import Floats
 from stages.core.errors import BadRequest, ModelError
 from stages.core.model import TOKENS
+from stages.core.wire import Syntax
+from stages.text.emphasis import Piece, parse
 
 logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # it warns of prompts over 77 tokens, which are cut into windows here
 
 _INNER = TOKENS - 2
 """Tokens of a window between the begin and the end mark."""
+
+_ELSEWHERE = (
+    (re.compile(r"\bembedding:[\w-]+"), "textual-inversion embeddings"),
+    (re.compile(r"<[\w-]+>"), "textual-inversion embeddings"),
+    (re.compile(r"<\w+:[^<>]+>"), "LoRA and other extra networks"),
+)
+"""What prompts of a1111 syntax name that is no text."""
+
+_Token = tuple[int, float]
+"""Id and weight."""
+
+
+class Windows(NamedTuple):
+    """Prompts as the encoder takes them."""
+
+    ids: NDArray[np.int64]
+    """[prompts, windows, 77]."""
+    weights: Floats
+    """What the embeds of each token are multiplied by, of the same shape; 1 for the marks."""
 
 
 class Tokenizer:
@@ -26,23 +50,53 @@ class Tokenizer:
             raise ModelError(f"{folder}: no tokenizer can be read here: {error}") from error
         self._max_windows = max_windows
 
-    def encode(self, prompts: tuple[str, ...]) -> NDArray[np.int64]:
-        """Token ids [prompts, windows, 77], every prompt filled up to the windows of the longest.
+    def encode(self, prompts: tuple[str, ...], syntax: Syntax = "plain") -> Windows:
+        """Every prompt as token ids and weights, filled up with empty windows to as many as the longest has.
 
         One window is what every CLIP pipeline feeds. A longer prompt is cut into windows of 75 tokens, each between
-        marks of its own, nothing of it lost. Raises BadRequest beyond `max_windows`.
+        marks of its own, padded as a short prompt is, and all that is encoded goes to the U-Net, middle marks
+        included: as AUTOMATIC1111 does (without its search for a comma to cut at) and compel, and diffusers'
+        community pipeline lpw_stable_diffusion where the padding is the end mark (its `no_boseos_middle=False`).
+        Raises BadRequest beyond `max_windows`, and as stages.text.emphasis does.
         """
-        tokens = [self._clip(prompt, add_special_tokens=False).input_ids for prompt in prompts]
-        longest = max(len(ids) for ids in tokens)
-        windows = max(1, -(-longest // _INNER))
-        if windows > self._max_windows:
+        rows = [self._windows(prompt, syntax) for prompt in prompts]
+        count = max(len(windows) for windows in rows)
+        if count > self._max_windows:
             raise BadRequest(
-                f"`prompt` has {longest} tokens; {self._max_windows * _INNER} are encoded at most "
-                "(shorten it, or raise model.prompt_chunks)"
+                f"`prompt` fills {count} windows of {_INNER} tokens; {self._max_windows} of them, "
+                f"{self._max_windows * _INNER} tokens, are encoded at most (shorten it, or raise model.prompt_chunks)"
             )
-        return np.array([[self._window(ids, number) for number in range(windows)] for ids in tokens], np.int64)
+        marked = [[self._mark(tokens) for tokens in windows + [[]] * (count - len(windows))] for windows in rows]
+        found = np.array(marked, np.float64)  # exact: ids are far below 2**53
+        return Windows(found[..., 0].astype(np.int64), found[..., 1].astype(np.float32))
 
-    def _window(self, ids: list[int], number: int) -> list[int]:
-        inner = ids[number * _INNER : (number + 1) * _INNER]
-        marked = [self._clip.bos_token_id, *inner, self._clip.eos_token_id]
-        return marked + [self._clip.pad_token_id] * (TOKENS - len(marked))
+    def _windows(self, prompt: str, syntax: Syntax) -> list[list[_Token]]:
+        """The tokens of each window of one prompt, without marks."""
+        if syntax == "plain":
+            stretches = [[Piece(prompt, 1.0)]]
+        else:
+            self._check(prompt)
+            stretches = parse(prompt)
+        windows: list[list[_Token]] = []
+        for pieces in stretches:
+            tokens = self._tokens(pieces)
+            windows += [tokens[first : first + _INNER] for first in range(0, max(1, len(tokens)), _INNER)]
+        if len(windows) > 1 and not windows[-1]:  # nothing came after the last BREAK
+            windows.pop()
+        return windows
+
+    def _tokens(self, pieces: list[Piece]) -> list[_Token]:
+        texts = [piece.text for piece in pieces]
+        rows: list[list[int]] = self._clip(texts, add_special_tokens=False).input_ids if texts else []
+        return [(id, piece.weight) for piece, ids in zip(pieces, rows, strict=True) for id in ids]
+
+    def _mark(self, tokens: list[_Token]) -> list[_Token]:
+        marked = [(self._clip.bos_token_id, 1.0), *tokens, (self._clip.eos_token_id, 1.0)]
+        return marked + [(self._clip.pad_token_id, 1.0)] * (TOKENS - len(marked))
+
+    def _check(self, prompt: str) -> None:
+        known = self._clip.get_added_vocab()
+        for form, what in _ELSEWHERE:
+            for name in form.findall(prompt):
+                if name not in known:
+                    raise BadRequest(f"{what} are not served: `{name[:60]}`")

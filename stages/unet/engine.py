@@ -1,6 +1,7 @@
 """The U-Net engine: sequences join and leave between steps, and share forwards as rows."""
 
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -8,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.core import order
 from stages.core.board import Doing
 from stages.core.errors import BadOutput, ModelError
 from stages.core.model import TOKENS, ModelCard, read_card
@@ -21,6 +23,9 @@ from stages.unet.sequence import Sequence
 
 KNOWN_INPUTS = {"sample", "timestep", "encoder_hidden_states", "timestep_cond", "text_embeds", "time_ids"}
 
+_NEWEST = 0.2
+"""Of the newest measurement in a running mean."""
+
 
 class Shape(NamedTuple):
     """What a compiled forward is for: rows, latents of [height, width], tokens of the prompt embeds."""
@@ -32,18 +37,29 @@ class Shape(NamedTuple):
 
 
 class _Batch(NamedTuple):
-    """A compiled forward, and the arrays its inputs and its output lie in, by row."""
+    """A forward, and the arrays its inputs and its output lie in, by row."""
 
     forward: Forward
     inputs: dict[str, NDArray[np.generic]]
     output: NDArray[np.float32]
 
 
-class UnetStage(Stage):
-    """Steps the oldest sequence, and as many of the next ones of its shape as `max_rows` rows hold beside it.
+class _Flight(NamedTuple):
+    """A forward under way, and the sequences whose rows are in it, in order."""
 
-    Every step ends in the slot of its sequence (stages.core.checkpoint), so a sequence that comes with a started
-    slot, from a process that died, goes on where that one was.
+    shape: Shape
+    batch: _Batch
+    group: list[Sequence]
+    began_ns: int
+
+
+class UnetStage(Stage):
+    """Steps the sequence that goes first (stages.core.order), beside it as many of the next as `max_rows` rows hold.
+
+    Who goes first is asked anew before every forward, so a sequence overtakes another at any step; up to `streams`
+    forwards are in flight at once, each with sequences of its own. Every step ends in the slot of its sequence
+    (stages.core.checkpoint), so a sequence that comes with a started slot, from a process that died, goes on where
+    that one was.
     """
 
     _card: ModelCard
@@ -56,12 +72,19 @@ class UnetStage(Stage):
     @property
     def precision(self) -> str:
         """What the U-Net computes in."""
-        return next(iter(self._batches.values())).forward.precision
+        return self._precision
 
     def load(self) -> None:
         """Compile for one picture of the first size at the default guidance, and run it once."""
         self._sequences: list[Sequence] = []
-        self._batches: dict[Shape, _Batch] = {}
+        """In order of arrival."""
+        self._flights: deque[_Flight] = deque()
+        self._forwards: dict[Shape, Forward] = {}
+        """Compiled, by shape."""
+        self._batches: dict[Shape, list[_Batch]] = {}
+        """Those not in flight, by shape."""
+        self._key = order.key(self.spec.order)
+        self._row_s = 0.0
         self._card = read_card(Path(self.spec.model))
         schedules.build(self._card.scheduler, self._card.steps)  # what it refuses is better known now
         self._runtime = Runtime(self.spec, self.beacon)
@@ -69,7 +92,13 @@ class UnetStage(Stage):
         if strange := self._ranks.keys() - KNOWN_INPUTS:
             raise ModelError(f"unet: its inputs {', '.join(sorted(strange))} are of a kind that cannot be served")
         _, height, width = self._card.latent_shape(*self.spec.sizes[0])
-        self._batch(Shape(self._card.rows(self._card.guidance_scale), height, width, TOKENS)).forward.infer()
+        shape = Shape(self._card.rows(self._card.guidance_scale), height, width, TOKENS)
+        batch = self._batch(shape)
+        began = time.monotonic()
+        batch.forward.infer()
+        self._learn(time.monotonic() - began, shape.rows)
+        self._precision = batch.forward.precision
+        self._batches[shape].append(batch)
 
     def admit(self, run: Run) -> None:
         """Take a sequence in; it has its first step when its turn comes."""
@@ -79,43 +108,63 @@ class UnetStage(Stage):
         self._sequences.append(Sequence(run, self._card.scheduler, shape, constants, self.view.write(run.output)))
 
     def drop(self, job: int) -> None:
-        """Let the sequence leave."""
+        """Let the sequence leave; a forward it is in flies on without it."""
         self._sequences = [sequence for sequence in self._sequences if sequence.run.job != job]
 
     def step(self) -> Iterator[Report]:
-        """One forward, and one step of every sequence in it."""
-        group = self._group()
+        """Launch what can fly, land the forward that has flown longest."""
+        while len(self._flights) < self.spec.streams and (group := self._group()):
+            yield from self._launch(group)
+        if self._flights:
+            yield from self._land(self._flights.popleft())
+        if self.idle:
+            self.beacon.beat(Doing.IDLE)
+
+    def _launch(self, group: list[Sequence]) -> Iterator[Report]:
+        """Begin one forward, with one step of every sequence in the group."""
         self.working = tuple(sequence.run.job for sequence in group)
-        first = group[0]
+        first, began = group[0], time.monotonic_ns()
         shape = self._shape(group)
-        compiling = shape not in self._batches
-        self.beacon.beat(Doing.COMPILING if compiling else Doing.BUSY, first.run.job, first.step, first.steps)
-        began = time.monotonic_ns()
+        doing = Doing.BUSY if shape in self._batches else Doing.COMPILING
+        self.beacon.beat(doing, first.run.job, first.step, first.steps)
         for sequence in group:
             if not sequence.taken_ns:
                 sequence.taken_ns = began
                 yield Took(sequence.run.job, began)
         batch = self._batch(shape)
         self._fill(batch, group)
-        batch.forward.infer()
+        for sequence in group:
+            sequence.flying = True
+        began = time.monotonic_ns()
+        batch.forward.start()
+        self._flights.append(_Flight(shape, batch, group, began))
 
-        row = 0
-        for sequence in group:
-            output = batch.output[row : row + sequence.rows]
-            row += sequence.rows
-            sequence.advance(combine(output, sequence.run.guidance_scale, sequence.run.guidance_rescale))
-        ended = time.monotonic_ns()
-        self.beacon.busy(ended - began)
+    def _land(self, flight: _Flight) -> Iterator[Report]:
+        """End one forward: every sequence in it is a step further."""
+        self.working = tuple(sequence.run.job for sequence in flight.group)
+        first = flight.group[0]
         self.beacon.beat(Doing.BUSY, first.run.job, first.step, first.steps)
-        for sequence in group:
-            yield Stepped(sequence.run.job, sequence.step, sequence.steps, began, ended)
+        for sequence in flight.group:
+            sequence.flying = False
+        flight.batch.forward.finish()
+        row = 0
+        for sequence in flight.group:
+            output = flight.batch.output[row : row + sequence.rows]
+            row += sequence.rows
+            if sequence in self._sequences:  # else it was dropped meanwhile, and its slot may be another's by now
+                sequence.advance(combine(output, sequence.run.guidance_scale, sequence.run.guidance_rescale))
+        self._batches[flight.shape].append(flight.batch)
+        ended = time.monotonic_ns()
+        self._learn((ended - flight.began_ns) / 1e9, flight.shape.rows)
+        self.beacon.busy((ended - flight.began_ns) // self.spec.streams)
+        self.beacon.beat(Doing.BUSY, first.run.job, first.step, first.steps)
+        for sequence in [sequence for sequence in flight.group if sequence in self._sequences]:
+            yield Stepped(sequence.run.job, sequence.step, sequence.steps, flight.began_ns, ended)
             if not np.isfinite(sequence.latents).all():
                 self.drop(sequence.run.job)
                 yield Fault(sequence.run.job, BadOutput.code, "the U-Net's output holds NaN or Inf, in f32 too")
             elif sequence.step == sequence.steps:
                 yield self._finish(sequence)
-        if self.idle:
-            self.beacon.beat(Doing.IDLE)
 
     def _finish(self, sequence: Sequence) -> Put:
         run = sequence.run
@@ -124,16 +173,24 @@ class UnetStage(Stage):
         return Put(run.job, run.output, sequence.latents.shape, sequence.taken_ns, time.monotonic_ns())
 
     def _group(self) -> list[Sequence]:
-        """The oldest sequence, with those after it that fit into the same forward."""
-        group = [self._sequences[0]]
-        rows = group[0].rows
+        """The sequence that goes first, with those after it that fit into the same forward; empty if all fly."""
+        now = time.monotonic()
+        free = [sequence for sequence in self._sequences if not sequence.flying]
+        free.sort(key=lambda s: self._key(s.run.claim, s.rows_left * self._row_s, s.step, now))
+        group = free[:1]
+        rows = sum(sequence.rows for sequence in group)
         per_row = self._ranks["timestep"] > 0  # else one timestep serves all rows
-        for sequence in self._sequences[1:] if per_row else ():
+        for sequence in free[1:] if per_row else ():
             same = sequence.latents.shape == group[0].latents.shape and sequence.tokens == group[0].tokens
             if same and rows + sequence.rows <= self.spec.max_rows:
                 group.append(sequence)
                 rows += sequence.rows
         return group
+
+    def _learn(self, seconds: float, rows: int) -> None:
+        """What a row costs here, for the order: a running mean."""
+        cost = seconds / rows / self.spec.streams
+        self._row_s += (cost - self._row_s) * (_NEWEST if self._row_s else 1.0)
 
     def _shape(self, group: list[Sequence]) -> Shape:
         _, height, width = group[0].latents.shape
@@ -155,8 +212,10 @@ class UnetStage(Stage):
                     batch.forward.bind(name, batch.inputs[name])
 
     def _batch(self, shape: Shape) -> _Batch:
-        """The forward for `shape`, compiled on first use."""
-        if shape not in self._batches:
+        """A forward for `shape` that is not in flight; the first one is compiled, the others share its weights."""
+        if self._batches.get(shape):
+            return self._batches[shape].pop()
+        if shape not in self._forwards:
             rows, height, width, tokens = shape
             card = self._card
             shapes = {
@@ -167,7 +226,8 @@ class UnetStage(Stage):
                 "text_embeds": (rows, card.pooled_dim),
                 "time_ids": (rows, 6),
             }
-            forward = self._runtime.compile("unet", {name: shapes[name] for name in self._ranks})
-            inputs = {name: forward.allocate(name) for name in self._ranks}
-            self._batches[shape] = _Batch(forward, inputs, forward.allocate(forward.outputs[0]).view(np.float32))
-        return self._batches[shape]
+            self._forwards[shape] = self._runtime.compile("unet", {name: shapes[name] for name in self._ranks})
+            self._batches[shape] = []
+        forward = self._forwards[shape].another()
+        inputs = {name: forward.allocate(name) for name in self._ranks}
+        return _Batch(forward, inputs, forward.allocate(forward.outputs[0]).view(np.float32))

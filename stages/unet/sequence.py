@@ -29,6 +29,8 @@ class Sequence:
         self.conditioning = conditioning
         self.rows, self.tokens, _ = run.input_shape
         self.taken_ns = 0
+        self.flying = False
+        """Whether a forward with it is in flight."""
         self._schedule = schedules.build(scheduler, run.steps, run.schedule)
         self._checkpoint = Checkpoint(payload, run.job, shape)
         self._noise = TorchGenerator(run.seed)
@@ -45,6 +47,11 @@ class Sequence:
     def steps(self) -> int:
         """U-Net evaluations in all (a schedule of second order has more than the request's steps)."""
         return len(self._schedule.timesteps)
+
+    @property
+    def rows_left(self) -> int:
+        """Rows of forwards to come: what is left of it, in the unit that work costs by."""
+        return self.rows * (self.steps - self.step)
 
     @property
     def timestep(self) -> float:

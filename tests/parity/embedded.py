@@ -42,7 +42,11 @@ def embedded_pipeline() -> diffusers.StableDiffusionPipeline:
         part.to_empty(device="cpu")
     unet = diffusers.UNet2DConditionModel.from_config(_config(folder / "unet"))
     text_encoder = CLIPTextModel(CLIPTextConfig.from_pretrained(folder / "text_encoder"))
-    for module, part, left_out in ((text_encoder, "text_encoder", ()), (unet, "unet", ()), (vae, "vae_decoder", ("encoder.", "quant_conv."))):
+    for module, part, left_out in (
+        (text_encoder, "text_encoder", ()),
+        (unet, "unet", ()),
+        (vae, "vae_decoder", ("encoder.", "quant_conv.")),
+    ):
         _fill(module, folder / part / "openvino_model.xml", left_out)
     pipeline = diffusers.StableDiffusionPipeline(
         vae=vae,

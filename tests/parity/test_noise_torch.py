@@ -57,5 +57,9 @@ def test_the_golden_values_are_torchs(seed: int, draws: str) -> None:
 if __name__ == "__main__":
     np.savez_compressed(
         GOLDEN,
-        **{f"{seed}:{draws}": torch_draws(seed, [int(size) for size in draws.split(",")]) for seed in SEEDS for draws in DRAWS},
+        **{
+            f"{seed}:{draws}": torch_draws(seed, [int(size) for size in draws.split(",")])
+            for seed in SEEDS
+            for draws in DRAWS
+        },
     )

@@ -114,6 +114,20 @@ def test_a_stage_that_never_loads_ends_the_server_with_the_cause(stub: str, caus
     assert cause in errors[0]
 
 
+@pytest.mark.parametrize(
+    "wrong", ["tests.nosuch:Stub", "tests.proc.stubs:NoSuch", "tests.proc.stubs:encode", "tests.proc.stubs", "a b:C"]
+)
+def test_a_wrong_implementation_is_tried_once_and_named(wrong: str) -> None:
+    with serving(*STUBS, f"stage.unet.implementation={wrong}", ready=False) as server:
+        status, stderr = server.end()
+    assert status == 2
+    errors = [line for line in stderr.splitlines() if line.startswith("triptych: error:")]
+    assert len(errors) == 1
+    assert f"stage.unet.implementation: {wrong!r} " in errors[0]
+    assert stderr.count("exited with status") == 1
+    assert "Traceback" not in stderr
+
+
 def shared_memory() -> set[str]:
     return set(os.listdir("/dev/shm"))
 

@@ -15,7 +15,7 @@ from orchestrator.router import Action, Router, ToClient
 from stages.core import wire
 from stages.core.arena import Arena, Layout, SlotRef, View
 from stages.core.checkpoint import Checkpoint
-from stages.core.config import Config
+from stages.core.config import Config, PipelineConfig
 from stages.core.model import ModelCard
 from tests.unit.cards import CARD, machine
 
@@ -25,8 +25,12 @@ NAMES = {"text": TEXT, "unet": UNET, "vae": VAE}
 CLIENT = b"client"
 DRAW = 1000
 """The seed of a prompt that names none."""
-TICK = 1000
+TICK = 1_000_000
 """Nanoseconds between any two things that happen."""
+
+
+ARRIVAL = Config(pipeline=PipelineConfig(order="arrival"))
+"""Each test says so where the order of jobs is not that of their arrival."""
 
 
 def picture(prompt: str, seed: int = DRAW, steps: int = CARD.steps) -> bytes:
@@ -50,7 +54,7 @@ class Fleet:
     """Performs what the router decides, and reports what the test has a stage do."""
 
     def __init__(self, config: Config | None = None, card: ModelCard = CARD, *, serving: bool = True) -> None:
-        config = config or Config()
+        config = config or ARRIVAL
         self.plan = plan(config, card, machine(2))
         layout = Layout(self.plan.pools)
         self.arena = Arena(layout)
@@ -60,7 +64,7 @@ class Fleet:
             for spec in self.plan.stages
         }
         self.answers: list[ToClient] = []
-        self.now_ns = 0
+        self.now_ns = 1_000 * TICK
         self._pids = count(100)
         for name in self.processes if serving else ():
             self.serve(name)

@@ -2,6 +2,7 @@ import fcntl
 import os
 import zlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multip
 
 from stages.core.arena import PAGE, Arena, Layout, PoolSpec, SlotRef, SlotState, View
 from stages.core.errors import StaleSlot, TornSlot
-from stages.core.region import Region
+from stages.core.region import Region, available_memory
 
 FREE, GRANTED, WRITING, READY = SlotState
 OWNER, STRANGER, JOB = 7, 8, 42
@@ -88,12 +89,7 @@ LEGAL = {
     (READY, "regrant"): GRANTED,
     (READY, "free"): FREE,
 }
-ILLEGAL = [
-    (state, operation)
-    for state in SlotState
-    for operation in OPERATIONS
-    if (state, operation) not in LEGAL and (state, operation) not in ((FREE, "regrant"), (FREE, "free"))
-]
+ILLEGAL = [(state, operation) for state in SlotState for operation in OPERATIONS if (state, operation) not in LEGAL]
 
 
 @given(
@@ -132,6 +128,7 @@ def test_every_other_transition_is_refused(state: SlotState, operation: str, are
     with pytest.raises(StaleSlot):
         OPERATIONS[operation](arena, view, ref)
     assert arena.state(ref.index) is state
+    assert arena.free_slots("latents") == (3 if state is FREE else 2)
 
 
 @pytest.mark.parametrize("state", SlotState)
@@ -215,6 +212,27 @@ def test_a_changed_length_or_checksum_is_a_torn_slot(word: int, arena: Arena, vi
     arena.region.array(64 * ref.index, 64).view(np.uint64)[word] += 1
     with pytest.raises(TornSlot):
         arena.read(ref)
+
+
+def test_a_state_that_is_none_is_a_torn_slot_and_can_be_freed(arena: Arena, view: View) -> None:
+    ref = put(arena, view, b"latents")
+    arena.region.array(64 * ref.index, 64).view(np.uint64)[1] = 77
+    for read in (arena.read, view.read, view.lend):
+        with pytest.raises(TornSlot, match="has 77 for a state"):
+            read(ref)
+    with pytest.raises(TornSlot):
+        arena.state(ref.index)
+    arena.free(ref)
+    assert arena.reserve("latents", OWNER, JOB).index == ref.index
+
+
+@pytest.mark.parametrize("nbytes", [101, 10**9, -1])
+def test_no_more_is_sealed_than_the_slot_holds(nbytes: int, arena: Arena, view: View) -> None:
+    ref = bring_to(WRITING, arena, view)
+    with pytest.raises(ValueError, match=f"{nbytes:,} bytes do not fit slot {ref.index} of 100"):
+        view.seal(ref, nbytes)
+    assert arena.state(ref.index) is WRITING
+    view.seal(ref, 100)
 
 
 def test_slots_are_reserved_in_order_until_none_is_left(arena: Arena) -> None:
@@ -393,21 +411,59 @@ def test_the_region_is_allocated_in_full_nameless_and_not_inherited(region: Regi
 
 
 REFUSED = """
-import os, resource
+import os, resource, sys
 from stages.core.arena import Arena, Layout, PoolSpec
 from stages.core.errors import StartFailed
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))  # the kernel refuses, as it would a full machine
 before = os.listdir("/proc/self/fd")
 try:
-    Arena(Layout((PoolSpec("latents", 1, 1 << 60),)))
+    Arena(Layout((PoolSpec("latents", 1, int(sys.argv[1])),)))
 except StartFailed as error:
     print(error.message, os.listdir("/proc/self/fd") == before)
 """
 
 
-def test_memory_that_cannot_be_had_is_named_in_bytes(python: Callable[..., str]) -> None:
-    said = python(REFUSED)
-    assert f"{(1 << 60) + PAGE:,} bytes" in said
+@pytest.mark.parametrize("nbytes", [1 << 22, 1 << 60], ids=["refused by the kernel", "more than the machine has"])
+def test_memory_that_cannot_be_had_is_named_in_bytes(nbytes: int, python: Callable[..., str]) -> None:
+    said = python(REFUSED, nbytes)
+    assert said.startswith(f"cannot allocate {nbytes + PAGE:,} bytes of shared memory: ")
+    assert ("bytes are available" in said) is (nbytes == 1 << 60)
     assert said.endswith("True\n")
     assert said.count("\n") == 1
+
+
+def machine(at: Path, own: str, **cgroups: tuple[str, int, int]) -> Path:
+    """The files of a machine with 8 MiB available; `cgroups` have (memory.max, memory.current, file cache)."""
+    (at / "proc/self").mkdir(parents=True)
+    (at / "proc/meminfo").write_text("MemTotal:  9000 kB\nMemAvailable:    8192 kB\nBuffers:  1 kB\n")
+    (at / "proc/self/cgroup").write_text(f"9:name=systemd:/x\n4:memory:/y\n0::/{own}\n")
+    for name, (limit, used, cache) in cgroups.items():
+        folder = at / "sys/fs/cgroup" / ("" if name == "root" else name.replace("_", "/"))
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "memory.max").write_text(f"{limit}\n")
+        (folder / "memory.current").write_text(f"{used}\n")
+        (folder / "memory.stat").write_text(f"anon 5\nactive_file {cache}\ninactive_file 1\n")
+    return at
+
+
+@pytest.mark.parametrize(
+    ("own", "cgroups", "expected"),
+    [
+        ("", {}, 8 << 20),
+        ("", {"root": ("4000", 3000, 999)}, 2000),
+        ("a/b", {"a": ("4000", 3000, 999), "a_b": ("max", 3000, 999)}, 2000),
+        ("a/b", {"a": ("4000", 0, 0), "a_b": ("3000", 0, 0), "c": ("1", 0, 0)}, 3001),
+        ("../../elsewhere", {"root": ("4000", 3000, 999)}, 2000),
+        ("", {"root": ("4000", 9000, 0)}, 0),
+        ("", {"root": (str(1 << 40), 0, 0)}, 8 << 20),
+    ],
+)
+def test_what_is_available_is_what_the_machine_and_the_cgroups_leave(
+    own: str, cgroups: dict[str, tuple[str, int, int]], expected: int, tmp_path: Path
+) -> None:
+    assert available_memory(machine(tmp_path, own, **cgroups)) == expected
+
+
+def test_this_machine_has_memory_available() -> None:
+    assert 1 << 20 < available_memory() < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

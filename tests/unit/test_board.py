@@ -2,6 +2,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import pytest
 
 from stages.core.board import Beacon, Board, Doing, Row
@@ -68,19 +69,25 @@ def test_cpu_time_counts_from_load(board: Board) -> None:
     assert row.busy_ns == 77
 
 
+def test_the_row_holds_the_words_that_are_drawn(board: Board) -> None:
+    board.region.array(64 * 1, 64).view(np.uint64)[:] = range(1, 9)
+    assert board.read(1) == Row(Doing.LOADING, 2, 3, 4, 5, 6, 7, 8)
+    assert board.region.nbytes == 64 * STAGES
+
+
 BEACON = """
 import sys
 from stages.core.board import Beacon, Doing
 from stages.core.region import Region
 
-beacon = Beacon(Region(int(sys.argv[1]), int(sys.argv[2])), 2)
+beacon = Beacon(Region(int(sys.argv[1])), 2)
 beacon.beat(Doing.COMPILING, job=1 << 40, step=3, steps=4)
 """
 
 
 def test_a_stage_in_another_process_is_seen(board: Board, python: Callable[..., str]) -> None:
     before = time.monotonic_ns()
-    python(BEACON, board.region.fd, board.region.nbytes, pass_fds=(board.region.fd,))
+    python(BEACON, board.region.fd, pass_fds=(board.region.fd,))
     row = board.read(2)
     assert (row.doing, row.job, row.step, row.steps) == (Doing.COMPILING, 1 << 40, 3, 4)
     assert before <= row.beat_ns <= time.monotonic_ns()

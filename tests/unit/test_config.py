@@ -83,6 +83,7 @@ def test_a_file_is_read_and_names_the_folder_where_paths_start(load_text: Load, 
         ("", ("nosuch.key=1",), {}, ""),
         ('[[stage]]\nkind = "unet"\n[[stage]]\nkind = "vae"\nnosuch = 1', (), {}, "stage[1]"),
         ("", ("stage.unet.nosuch=1",), {}, "stage[0]"),
+        ("", (), {"TRIPTYCH_STAGE_UNET_NOSUCH": "1"}, "stage[0]"),
     ],
 )
 def test_an_unknown_key_is_refused_with_its_path(
@@ -111,6 +112,55 @@ def test_a_stage_is_set_by_its_kind(file: str, load_text: Load) -> None:
     config = load_text(file, "stage.unet.threads=3", "stage.unet.cores=0-3,8", 'stage.text.implementation="mine:Text"')
     text, unet, _vae = config.stages()
     assert (unet.threads, unet.cores, text.implementation) == (3, "0-3,8", "mine:Text")
+
+
+def test_a_stage_is_set_by_its_kind_from_the_environment(load_text: Load) -> None:
+    environ = {
+        "TRIPTYCH_STAGE_UNET_MAX_ROWS": "4",
+        "TRIPTYCH_STAGE_UNET_CORES": "3",
+        "TRIPTYCH_STAGE_VAE_REPLICAS": "2",
+    }
+    _text, unet, vae = load_text("", environ=environ).stages()
+    assert (unet.max_rows, unet.cores, vae.replicas) == (4, "3", 2)
+    with pytest.raises(ConfigError, match="kind"):
+        load_text("", environ={"TRIPTYCH_STAGE_NOSUCH_CORES": "0"})
+    with pytest.raises(ConfigError):
+        load_text("", environ={"TRIPTYCH_STAGE_UNET": "0"})
+
+
+def test_what_stands_in_no_table_is_set_too(load_text: Load) -> None:
+    environ = {"TRIPTYCH_LOAD_ATTEMPTS": "5"}
+    assert load_text("", environ=environ).load_attempts == 5
+    assert load_text("", "load_attempts=6", environ=environ).load_attempts == 6
+
+
+def test_variables_of_the_command_line_are_no_keys(load_text: Load) -> None:
+    names = ("TRIPTYCH_CONFIG", "TRIPTYCH_CONNECT", "TRIPTYCH_OUT", "TRIPTYCH", "MODEL_PATH", "X_MODEL_PATH")
+    assert load_text("", environ=dict.fromkeys(names, "x")) == load_text("")
+
+
+@pytest.mark.parametrize("stage", ["stage = 3", '[stage]\nkind = "unet"', "stage = [1]"])
+@pytest.mark.parametrize("overrides", [(), ("stage.unet.threads=1",)])
+def test_stages_are_a_list_of_tables(stage: str, overrides: tuple[str, ...], load_text: Load) -> None:
+    with pytest.raises(ConfigError, match=r"stage.* (Expected|write )"):
+        load_text(stage, *overrides)
+
+
+@pytest.mark.parametrize("file", ['folder = "/x"', "[folder]\nx = 1"])
+def test_the_folder_is_where_the_file_is(file: str, load_text: Load) -> None:
+    for text, overrides in [(file, ()), ("", ("folder=/x",)), ("", ("folder.x=1",))]:
+        with pytest.raises(ConfigError, match="`folder` is no key"):
+            load_text(text, *overrides)
+
+
+@pytest.mark.parametrize("value", ["2024", "1e3", "true", "[1]", "2024-12-31", "9" * 5000, "[" * 100_000])
+def test_text_may_look_like_something_else(value: str, load_text: Load) -> None:
+    assert load_text("", f"model.path={value}").model.path == value
+    assert load_text("", environ={"TRIPTYCH_MODEL_PATH": value}).model.path == value
+
+
+def test_one_core_is_a_cpu_list(load_text: Load) -> None:
+    assert load_text("", "stage.unet.cores=0").stages()[1].cores == "0"
 
 
 @pytest.mark.parametrize("value", ["demo", '"demo"', "my models/sd 15", "https://x/y", "", "[half"])
@@ -201,7 +251,22 @@ def test_an_impossible_size_names_the_nearest(size: str, nearest: str, load_text
 
 
 @pytest.mark.parametrize(
-    "size", ["", "512", "x", "512x", "x512", "512xabc", "512x512x512", "-8x8", "5e2x512", "\u0665\u0661\u0662x512"]
+    "size",
+    [
+        "9" * 400 + "x512",
+        "512x" + "9" * 5000,
+        "512x512\n",
+        "",
+        "512",
+        "x",
+        "512x",
+        "x512",
+        "512xabc",
+        "512x512x512",
+        "-8x8",
+        "5e2x512",
+        "\u0665\u0661\u0662x512",
+    ],
 )
 def test_what_is_no_size_is_refused(size: str) -> None:
     with pytest.raises(ConfigError, match="is no size; write it like 512x512"):
@@ -232,11 +297,14 @@ def test_a_private_address_is_taken(address: str, load_text: Load) -> None:
     ("address", "why"),
     [
         *((f"tcp://{host}:7801", "off loopback") for host in ("*", "0.0.0.0", "192.168.1.1", "[::]", "example.org")),
+        *((f"tcp://{host}:80", "off loopback") for host in ("127.example.org", "127.0.0.1.example.org", "localhosts")),
         ("tcp://127.0.0.1", "no port"),
         ("tcp://127.0.0.1:", "no port"),
         ("tcp://127.0.0.1:0", "no port"),
         ("tcp://127.0.0.1:65536", "no port"),
         ("tcp://127.0.0.1:http", "no port"),
+        ("tcp://127.0.0.1:" + "9" * 5000, "no port"),
+        ("tcp://[::1]", "no port"),
         ("127.0.0.1:7801", "no address"),
         ("inproc://x", "no address"),
         ("ipc://", "no address"),
@@ -259,7 +327,17 @@ def test_a_bad_cpu_list_is_refused_by_its_stage(load_text: Load) -> None:
         load_text('[[stage]]\nkind = "text"\n[[stage]]\nkind = "unet"\ncores = "0,7-3"')
 
 
-@pytest.mark.parametrize("content", [b"[model\npath = 1", b"a = 1\na = 2", b"\xff\xfe", b"a = \n\n\nb"])
+NOT_TOML = [
+    b"[model\npath = 1",
+    b"a = 1\na = 2",
+    b"\xff\xfe",
+    b"a = \n\n\nb",
+    b"x = " + b"[" * 100_000,
+    b"x = " + b"9" * 5000,
+]
+
+
+@pytest.mark.parametrize("content", NOT_TOML, ids=lambda content: repr(content)[:20])
 def test_what_is_not_toml_is_refused_in_one_line_with_the_file(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "broken.toml"
     path.write_bytes(content)
@@ -292,6 +370,5 @@ def test_a_stage_spec_crosses_the_command_line() -> None:
         sizes=((512, 768),),
         prompt_chunks=3,
         pools=(PoolSpec("latents", 3, 100),),
-        stages=3,
     )
     assert msgspec.json.decode(msgspec.json.encode(spec), type=StageSpec) == spec

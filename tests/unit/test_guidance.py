@@ -1,8 +1,9 @@
 import math
+import statistics
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -36,6 +37,22 @@ def test_two_rows_are_moved_from_the_negative_through_the_positive(
 def test_the_ends_of_the_scale_are_the_rows() -> None:
     rows = np.array([[[[1.0]]], [[[5.0]]]], np.float32)
     assert [float(combine(rows, scale).item()) for scale in (0, 1, 2, 7.5)] == [1, 5, 9, 31]
+
+
+@given(LATENTS, LATENTS, st.floats(1, 10))
+def test_rescale_pulls_the_contrast_back_to_that_of_the_positive(
+    negative: Floats, positive: Floats, guidance_scale: float
+) -> None:
+    rows = np.stack([negative, positive])
+    plain = combine(rows, guidance_scale).astype(float)
+    assume(plain.std() > 0.1)
+    ratio = statistics.stdev(positive.ravel().tolist()) / statistics.stdev(plain.ravel().tolist())
+    for rescale in (0.0, 0.7, 1.0):
+        expected = plain * (rescale * ratio + (1 - rescale))
+        found = combine(rows, guidance_scale, rescale)
+        assert found.dtype == np.float32
+        assert found == pytest.approx(expected, rel=1e-3, abs=1e-3)
+    assert np.array_equal(rows, np.stack([negative, positive]))  # the U-Net's output is not written over
 
 
 @pytest.mark.parametrize("dim", [4, 7, 256])

@@ -82,14 +82,18 @@ def test_a_folder_need_not_say_everything(folder: Path) -> None:
     assert card.latent_shape(*card.native)[1:] == (64, 96)
 
 
-@pytest.mark.parametrize(
-    "pipeline", ["FluxPipeline", "StableDiffusion3Pipeline", "StableDiffusionXLPipeline", None, ["x"]]
-)
+@pytest.mark.parametrize("pipeline", ["FluxPipeline", "StableDiffusion3Pipeline", None, ["x"]])
 def test_another_kind_of_model_is_refused_by_name(pipeline: object, folder: Path) -> None:
     change(folder / "model_index.json", _class_name=pipeline)
     said = refusal(folder)
     assert said.startswith(f"{folder}: this is a {pipeline} model; those that can be run are ")
     assert "StableDiffusionPipeline" in said
+
+
+def test_text_that_is_no_unicode_is_refused(folder: Path) -> None:
+    path = folder / "scheduler" / "scheduler_config.json"
+    path.write_bytes(b'{"_class_name": "\xff"}')
+    assert refusal(folder).startswith(f"{path}: not JSON: ")
 
 
 NEEDED = [
@@ -107,19 +111,56 @@ def test_a_missing_file_is_named(file: str, folder: Path) -> None:
     assert refusal(folder).startswith(f"{folder / file}: No such file or directory")
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "null", "not JSON", '{"a": NaN}'])
+BROKEN = {
+    b"": "not JSON: ",
+    b"{": "not JSON: ",
+    b"not JSON": "not JSON: ",
+    b'{"a": NaN}': "not JSON: ",
+    b'{"a": ' + b"[" * 100_000: "not JSON: ",
+    b"[]": "Expected `object`, got `array`",
+    b"null": "Expected `object`, got `null`",
+}
+
+
+@pytest.mark.parametrize("content", BROKEN, ids=lambda content: repr(content)[:20])
 @pytest.mark.parametrize("file", [*(file for file in NEEDED if file.endswith("json")), "generation_config.json"])
-def test_broken_json_is_named(file: str, content: str, folder: Path) -> None:
-    (folder / file).write_text(content)
-    assert refusal(folder).startswith(f"{folder / file}: not a JSON object: ")
+def test_broken_json_is_named(file: str, content: bytes, folder: Path) -> None:
+    (folder / file).write_bytes(content)
+    assert refusal(folder).startswith(f"{folder / file}: {BROKEN[content]}")
 
 
 @pytest.mark.parametrize(
     ("part", "key"), [("unet", "sample_size"), ("unet", "cross_attention_dim"), ("vae_decoder", "block_out_channels")]
 )
 def test_a_missing_key_is_named(part: str, key: str, folder: Path) -> None:
-    change(folder / part / "config.json", **{key: None})
-    assert refusal(folder) == f"{folder / part / 'config.json'}: `{key}` is missing"
+    path = folder / part / "config.json"
+    path.write_text(json.dumps({name: value for name, value in read(path).items() if name != key}))
+    assert refusal(folder) == f"{path}: Object missing required field `{key}`"
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "value"),
+    [
+        *(
+            ("unet/config.json", "sample_size", value)
+            for value in ("64", None, 0, -64, [64], [64, 64, 64], [64, 0], 1e9)
+        ),
+        *(("unet/config.json", "cross_attention_dim", value) for value in ([1, 2], 1 << 70, None)),
+        ("unet/config.json", "in_channels", None),
+        ("unet/config.json", "time_cond_proj_dim", "256"),
+        *(("vae_decoder/config.json", "block_out_channels", value) for value in (4, [], [1] * 1000)),
+        ("vae_decoder/config.json", "scaling_factor", "0.2"),
+        ("vae_decoder/config.json", "shift_factor", [0.1]),
+        *(("generation_config.json", "num_inference_steps", value) for value in (None, "25", 0)),
+        ("generation_config.json", "guidance_scale", None),
+        ("model_index.json", "force_zeros_for_empty_prompt", "yes"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_named(file: str, key: str, value: object, folder: Path) -> None:
+    change(folder / file, **{key: value})
+    said = refusal(folder)
+    assert said.startswith(f"{folder / file}: Expected ")
+    assert f"`$.{key}" in said
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -135,7 +176,22 @@ def test_cut_weights_are_refused_with_their_bytes(part: str, folder: Path) -> No
     assert read_card(folder).name == "fake"
 
 
+@pytest.mark.parametrize("kept", [0, 1000, -len("</net>\n")])
+@pytest.mark.parametrize("part", PARTS)
+def test_a_cut_graph_is_refused(part: str, kept: int, folder: Path) -> None:
+    xml = ir(folder, part)
+    graph = xml.read_bytes()
+    xml.unlink()
+    xml.write_bytes(graph[:kept])
+    assert refusal(folder).startswith(f"{xml}: cut short")
+
+
 @pytest.mark.parametrize("make", [lambda path: None, lambda path: path.write_text("")], ids=["absent", "a file"])
 def test_what_is_no_folder_is_refused_by_name(make: Callable[[Path], object], tmp_path: Path) -> None:
     make(tmp_path / "model")
     assert refusal(tmp_path / "model") == f"{tmp_path / 'model'}: no such model folder"
+
+
+def test_textual_inversion_embeddings_are_no_model(tmp_path: Path) -> None:
+    (tmp_path / "learned_embeds.safetensors").touch()
+    assert refusal(tmp_path) == f"{tmp_path}: textual-inversion embeddings, which are not served, and no model"

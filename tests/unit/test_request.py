@@ -48,6 +48,8 @@ def ask_in_json(**fields: Any) -> list[Request]:
         *(({"guidance_scale": wrong}, "`guidance_scale` must be from 0 to 100") for wrong in (-1.0, 100.5, 1e308)),
         *(({"guidance_scale": wrong}, "`guidance_scale` is not a finite number") for wrong in (math.nan, math.inf)),
         ({"guidance_scale": -math.inf}, "`guidance_scale` is not a finite number"),
+        *(({"guidance_rescale": wrong}, "`guidance_rescale` must be from 0 to 1") for wrong in (-0.1, 1.1, 1e308)),
+        *(({"guidance_rescale": wrong}, "`guidance_rescale` must be from 0 to 1") for wrong in (math.nan, math.inf)),
         *(({"seed": seed}, "`seed` must be from 0 to 2^64 - 1") for seed in (-1, 2**64, 10**300)),
         ({"schedule": ""}, "`schedule` '' is unknown"),
         ({"schedule": "DDIM"}, "`schedule` 'DDIM' is unknown"),
@@ -120,6 +122,8 @@ def test_an_unknown_schedule_gets_the_list() -> None:
         {"steps": 200},
         {"guidance_scale": 0.0},
         {"guidance_scale": 100.0},
+        {"guidance_rescale": 0.0},
+        {"guidance_rescale": 1.0},
         {"seed": 0},
         {"seed": 2**64 - 1},
         {"width": 64, "height": 96},
@@ -150,6 +154,7 @@ def test_what_is_not_said_is_filled_in_from_the_model() -> None:
         width=64,
         height=64,
         schedule=None,
+        guidance_rescale=0.0,
         output_format="png",
     )
     distilled = msgspec.structs.replace(DISTILLED, steps=4, guidance_scale=8.5)

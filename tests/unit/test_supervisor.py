@@ -127,6 +127,13 @@ HISTORIES: dict[str, History] = {
             "give up, exit 3: unet did not load within 100 s (deadlines.load_s)",
         ),
     ],
+    "that it loaded too long is told of that process alone": [
+        *START,
+        ("tick", (100.0,), "kill text, kill unet, kill vae"),
+        ("exited", ("unet", "was killed", 100.1), "spawn unet"),
+        ("exited", ("unet", DIED, 101.0), "spawn unet"),
+        ("exited", ("unet", DIED, 102.0), f"give up, exit 3: unet {DIED} while loading"),
+    ],
     "what has loaded has no deadline": [*SERVING, ("tick", (1e9,), "")],
     "the last stage is stopped first, and the next one when it has gone": [
         *SERVING,

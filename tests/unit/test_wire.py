@@ -1,6 +1,8 @@
 import json
 import pickle
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, get_args
 
 import msgspec
@@ -140,6 +142,24 @@ def test_what_is_no_request_is_refused_in_one_line_and_at_once(what: str) -> Non
     assert min(cpu_s) < 0.1
 
 
+@pytest.mark.parametrize("what", [what for what in BROKEN if "surrogate" in what] + ["lone surrogate and more behind"])
+def test_a_lone_surrogate_is_named(what: str) -> None:
+    broken = BROKEN | {"lone surrogate and more behind": submit(prompt=r'"\ud800 in the snow, at sunset"')}
+    with pytest.raises(BadRequest, match="not a request: its text is not valid Unicode"):
+        wire.decode_client_message(broken[what])
+
+
+def test_a_pair_of_surrogates_is_a_character() -> None:
+    message = wire.decode_client_message(submit(prompt=r'"a \ud83e\udd8a in the snow"'))
+    assert message == wire.Submit(id="a", prompt="a \U0001f98a in the snow")
+
+
+def test_a_refusal_does_not_repeat_an_endless_request() -> None:
+    with pytest.raises(BadRequest) as refused:
+        wire.decode_client_message(b'{"type":"' + b"a" * 1_000_000 + b'"}')
+    assert len(refused.value.message) < 400
+
+
 def decodes_or_refuses(frame: bytes) -> None:
     try:
         message = wire.decode_client_message(frame)
@@ -153,6 +173,16 @@ def decodes_or_refuses(frame: bytes) -> None:
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_request_or_refused(frame: bytes) -> None:
     decodes_or_refuses(frame)
+
+
+@pytest.mark.parametrize("decode", [wire.unpack_from_stage, wire.unpack_to_stage, wire.decode_hub_message])
+def test_any_bytes_are_a_message_or_unreadable(decode: Callable[[bytes], object]) -> None:
+    @given(st.binary(max_size=200))
+    def check(frame: bytes) -> None:
+        with suppress(*wire.UNREADABLE):
+            decode(frame)
+
+    check()
 
 
 @given(values(wire.Submit), st.data())

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from stages.core.errors import BadRequest, ModelError
+from stages.core.schedule_names import OF_DIFFUSERS
 from stages.unet.schedules.base import Draw, Latents, Schedule
 from stages.unet.schedules.ddim import Ddim
 from stages.unet.schedules.dpmpp_2m import Dpmpp2M
@@ -27,18 +28,6 @@ SCHEDULES: Mapping[str, type[Schedule]] = MappingProxyType(
     {kind.name: kind for kind in (Ddim, Pndm, Euler, EulerAncestral, Heun, Dpmpp2M, Dpmpp2MSde, UniPC, Lms, Lcm, Tcd)}
 )
 
-_OF_DIFFUSERS = {
-    "DDIMScheduler": "ddim",
-    "PNDMScheduler": "pndm",
-    "EulerDiscreteScheduler": "euler",
-    "EulerAncestralDiscreteScheduler": "euler_a",
-    "HeunDiscreteScheduler": "heun",
-    "DPMSolverMultistepScheduler": "dpmpp_2m",
-    "UniPCMultistepScheduler": "unipc",
-    "LMSDiscreteScheduler": "lms",
-    "LCMScheduler": "lcm",
-    "TCDScheduler": "tcd",
-}
 _SPACINGS = {"_karras": "use_karras_sigmas", "_exponential": "use_exponential_sigmas", "_beta": "use_beta_sigmas"}
 _IMPLIED: Mapping[str, Mapping[str, object]] = {
     "pndm": {"skip_prk_steps": True},
@@ -78,7 +67,7 @@ def build(config: Mapping[str, object], steps: int, name: str | None = None) -> 
 
 def _own_name(config: Mapping[str, object]) -> str:
     class_name = config.get("_class_name")
-    name = _OF_DIFFUSERS.get(class_name) if isinstance(class_name, str) else None
+    name = OF_DIFFUSERS.get(class_name) if isinstance(class_name, str) else None
     if name is None:
         raise ModelError(f"scheduler_config.json: _class_name {class_name} is not supported; name a schedule instead")
     if name == "dpmpp_2m" and config.get("algorithm_type") == "sde-dpmsolver++":

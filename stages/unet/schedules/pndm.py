@@ -9,7 +9,6 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.core.errors import BadRequest
 from stages.unet.schedules import betas
 from stages.unet.schedules.base import Draw, Latents, Schedule, remember, weighted_sum
 from stages.unet.schedules.prediction import Prediction
@@ -50,8 +49,6 @@ class Pndm(Schedule):
         stride = settings.num_train_timesteps // steps
         now, after = self.timesteps.copy(), self.timesteps - stride
         now[1:2], after[1:2] = self.timesteps[1:2] + stride, self.timesteps[1:2]
-        if now.max() >= settings.num_train_timesteps:
-            raise BadRequest(f"{steps} steps do not fit in after steps_offset {settings.steps_offset}")
         end = 1.0 if settings.set_alpha_to_one else float(signal[0])
         signal_now, signal_after = betas.at(signal, now, end), betas.at(signal, after, end)
         alphas, noises = np.sqrt(signal_now), np.sqrt(1 - signal_now)

@@ -1,0 +1,1 @@
+"""Edits of model graphs, made between reading and compiling."""
