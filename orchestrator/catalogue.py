@@ -8,8 +8,9 @@ import msgspec
 
 from orchestrator.hf_cache import MAIN, name_of, snapshots
 from orchestrator.inspection import obstacle
+from orchestrator.weights import card_of
 from stages.core.errors import ConfigError, ModelError
-from stages.core.model import demo_folder, read_card
+from stages.core.model import demo_folder
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -71,7 +72,7 @@ def _is_export(folder: Path) -> bool:
 
 def _entry(name: str, folder: Path) -> Entry:
     try:
-        card = read_card(folder)
+        card = card_of(folder)
         family, reason = card.family, obstacle(card)
     except ModelError as error:
         family, reason = None, error.message

@@ -136,6 +136,7 @@ class Hub:
         )
         self._state: Literal["starting", "serving", "draining"] = "starting"
         self._drain_until = 0.0
+        self._remind_at = 0
         self._stopping = False
         self._failure: TriptychError | None = None
         self._poller = zmq.Poller()
@@ -172,6 +173,9 @@ class Hub:
                     self._attend(peer.routing_id, frame)
             # 5. Deadlines.
             self._supervise(self._supervisor.tick(time.monotonic()))
+            if time.monotonic_ns() >= self._remind_at:
+                self._remind_at = time.monotonic_ns() + routing.REMIND_NS
+                self._route(self._router.remind(time.monotonic_ns()))
             # 6. Turning points of the pipeline's life.
             if self._failure is not None:
                 self._end(self._failure.exit_status)
@@ -276,6 +280,8 @@ class Hub:
                 self._supervisor.load_failed(stage, code, text)
             case wire.Took() | wire.Stepped() | wire.Put() | wire.Dropped() | wire.Fault():
                 self._route(self._router.report(stage, message, time.monotonic_ns()))
+            case wire.Sketched():
+                self._route(self._router.sketched(message))
             case wire.Yielded():
                 self._lease(self._leases.yielded(stage, more=self._router.has_work(stage)))
             case _:
@@ -357,4 +363,6 @@ class Hub:
         due = [deadline for deadline in (self._supervisor.next_deadline,) if deadline is not None]
         if self._state == "draining" and not self._stopping:
             due.append(self._drain_until)
+        if not self._router.empty:
+            due.append(self._remind_at / 1e9)
         return int(max(0.0, min(due) - time.monotonic()) * 1000) + 1 if due else -1

@@ -7,11 +7,11 @@ from typing import Any
 
 import msgspec
 
-from orchestrator import hf_cache
 from orchestrator.footprint import footprint, part_bytes
 from orchestrator.plan import Machine, plan
+from orchestrator.weights import card_of
 from stages.core.config import Config
-from stages.core.model import ModelCard, demo_folder, ir, read_card
+from stages.core.model import ModelCard, ir
 from stages.core.schedule_names import OF_DIFFUSERS
 
 _SETTINGS = (
@@ -100,12 +100,12 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
 
 def inspect(folder: Path, machine: Machine) -> Inspection:
     """Look at a model folder. Raises ModelError for one that cannot be told more about than why it cannot be run."""
-    card = read_card(folder)
+    card = card_of(folder)
     planned = plan(Config(), card, machine)
     need = footprint(planned)
     reason = obstacle(card)
     return Inspection(
-        name=card.name if folder == demo_folder() else hf_cache.name_of(folder),
+        name=card.name,
         path=str(folder),
         family=card.family,
         can_run=reason is None,

@@ -47,9 +47,10 @@ class Pipeline:
 
     def stderr(self) -> str:
         """The end of what the child wrote on stderr."""
-        size = self._stderr.seek(0, os.SEEK_END)
-        self._stderr.seek(max(0, size - _TAIL_BYTES))
-        return self._stderr.read().decode(errors="replace")
+        descriptor = self._stderr.fileno()
+        # Not by seeking: the child, which may be writing, has the same file position.
+        start = max(0, os.fstat(descriptor).st_size - _TAIL_BYTES)
+        return os.pread(descriptor, _TAIL_BYTES, start).decode(errors="replace")
 
     def stop(self) -> None:
         """Wait for the child, whose life-line must have been closed; kill it and its stages after a deadline."""

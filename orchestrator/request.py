@@ -17,9 +17,6 @@ MAX_IMAGES = 10
 MAX_CLIP_SKIP = 11
 SEEDS = 1 << 64
 
-_LATER = {"priority": 0, "deadline_s": None, "preview_every": 0}
-"""Fields of the contract that this version does not serve, with the values that ask for nothing."""
-
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What one image is made of; two equal requests make the same bytes."""
@@ -58,9 +55,6 @@ def resolve(submit: Submit, card: ModelCard, sizes: tuple[tuple[int, int], ...],
     Raises BadRequest naming the field and what would be accepted.
     """
     _check_id(submit.id)
-    for field, nothing in _LATER.items():
-        if getattr(submit, field) != nothing:
-            raise BadRequest(f"`{field}` is not served by this version; leave it out")
     _check_text("prompt", submit.prompt)
     if not submit.prompt.strip():
         raise BadRequest("`prompt` is blank; say what to draw")
@@ -75,6 +69,12 @@ def resolve(submit: Submit, card: ModelCard, sizes: tuple[tuple[int, int], ...],
     if not 0 <= submit.guidance_rescale <= 1:  # NaN is not, either
         raise BadRequest(f"`guidance_rescale` must be from 0 to 1, not {submit.guidance_rescale}")
     _check_range("clip_skip", submit.clip_skip, 0, MAX_CLIP_SKIP)
+    if submit.min_steps is not None:
+        _check_range("min_steps", submit.min_steps, 1, steps)
+    _check_range("preview_every", submit.preview_every, 0, MAX_STEPS)
+    _check_range("priority", submit.priority, -100, 100)
+    if submit.deadline_s is not None:
+        _check_range("deadline_s", submit.deadline_s, 0, 86_400)
     seed = draw if submit.seed is None else submit.seed
     if not 0 <= seed < SEEDS:
         raise BadRequest(f"`seed` must be from 0 to 2^64 - 1, not {seed}; leave it out for a random one")

@@ -13,16 +13,17 @@ output it led to has been accepted, so a job whose stage dies is sent again from
 """
 
 from collections import deque
-from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from orchestrator.estimate import Estimate
+from orchestrator.forecast import Forecast
+from orchestrator.jobs import Job, Prompt, Stage
 from orchestrator.plan import OUTPUT_POOL, OVERTAKERS, Plan
-from orchestrator.request import Request, resolve
-from stages.core import order, wire
+from orchestrator.request import resolve
+from stages.core import wire
 from stages.core.arena import Arena, SlotRef
 from stages.core.errors import (
     Cancelled,
+    DeadlineInfeasible,
     DuplicateId,
     NotFound,
     Overloaded,
@@ -38,6 +39,12 @@ from stages.core.wire import KINDS, Kind
 
 MAX_MISHAPS = 2
 """Deaths of its stage, or spoiled outputs, after which a job is taken for their cause."""
+
+REMIND_NS = 1_000_000_000
+"""Nanoseconds after which a client that has heard nothing is told that its prompt is still in."""
+
+_ESTIMATE_NS = 250_000_000
+"""Nanoseconds between estimates in the progress of one prompt: they cost a look at every job."""
 
 _HOPS_KEPT = 4096
 
@@ -60,64 +67,6 @@ class ToClient(NamedTuple):
 Action = ToStage | ToClient
 
 
-@dataclass(eq=False)
-class Prompt:
-    """One accepted submit: its client, and the jobs that are still to be done for it."""
-
-    client: bytes
-    id: str
-    trace: bool
-    jobs: set[int] = field(default_factory=set)
-    slices: list[wire.Slice] = field(default_factory=list)
-
-
-@dataclass(eq=False)
-class Job:
-    """One image to make, and where it is."""
-
-    number: int
-    prompt: Prompt
-    index: int
-    request: Request
-    submitted_ns: int
-    claim: Claim
-    kind: Kind = "text"
-    """The kind of stage it is in, or waits for."""
-    stage: str | None = None
-    """The process that has it; None while it waits."""
-    input: SlotRef | None = None
-    input_shape: tuple[int, ...] = ()
-    output: SlotRef | None = None
-    step: int = 0
-    steps: int = 1
-    mishaps: int = 0
-    cancelled: bool = False
-    """Given up while in a stage; its slots are free as soon as the stage has let go."""
-    put_ns: int = 0
-    """When the last stage put it down, if the next one was idle and it went straight there: a hop is measured."""
-    held: dict[int, tuple[str, int]] = field(default_factory=dict)
-    """For the trace: pool and time of reservation, by slot index."""
-    spans: dict[Kind, tuple[int, int]] = field(default_factory=dict)
-    """When each kind of stage took it up and put it down."""
-
-    @property
-    def steps_left(self) -> int:
-        """U-Net evaluations to come; the U-Net itself says how many there are, once it has begun."""
-        return self.steps - self.step if self.kind == "unet" and self.step else self.request.steps
-
-
-@dataclass(eq=False)
-class Stage:
-    """One stage process as the router sees it."""
-
-    name: str
-    number: int
-    kind: Kind
-    pid: int | None = None
-    """None while it is not serving."""
-    jobs: list[int] = field(default_factory=list)
-
-
 class Router:
     """Admits, sends on, answers, sends again. Every public method returns what is to be done, in order."""
 
@@ -127,13 +76,12 @@ class Router:
         self._queue_limit = queue_limit
         self._stages = {spec.name: Stage(spec.name, spec.number, spec.kind) for spec in plan.stages}
         self._waiting: dict[Kind, list[Job]] = {kind: [] for kind in KINDS}
-        self._key = order.key(plan.order)
         self._jobs: dict[int, Job] = {}
         self._prompts: dict[tuple[bytes, str], Prompt] = {}
         self._count = 0
         self._draining = False
         self._actions: list[Action] = []
-        self.estimate = Estimate()
+        self.forecast = Forecast(plan.card, plan.order)
         self.hops_us: deque[float] = deque(maxlen=_HOPS_KEPT)
 
     # What the status shows.
@@ -167,21 +115,34 @@ class Router:
             if (client, submit.id) in self._prompts:
                 raise DuplicateId(f"`id` {submit.id!r} is still in work; choose another")
             requests = resolve(submit, self._plan.card, self._plan.sizes, draw)
-            room = self._queue_limit + self._arena.free_slots(OUTPUT_POOL["text"]) - self.waiting
-            if len(requests) > room:
-                raise Overloaded(f"{self.waiting} images wait already; send this again later")
+            self._check_room(len(requests))
+            deadline = None if submit.deadline_s is None else now_ns / 1e9 + submit.deadline_s
+            claim = Claim(now_ns / 1e9, submit.priority, deadline)
+            requests = self.forecast.fit(requests, claim, submit.min_steps, self._jobs.values(), now_ns)
         except TriptychError as error:
             return [ToClient(client, wire.Failed.of(submit.id, error))]
-        prompt = self._prompts[client, submit.id] = Prompt(client, submit.id, submit.trace)
-        ahead = self.waiting
+        prompt = self._prompts[client, submit.id] = Prompt(
+            client, submit.id, submit.trace, submit.preview_every, now_ns
+        )
         for index, request in enumerate(requests):
             self._count += 1
-            claim = Claim(now_ns / 1e9)
             job = self._jobs[self._count] = Job(self._count, prompt, index, request, now_ns, claim)
             prompt.jobs.add(job.number)
             self._waiting["text"].append(job)
-        eta = self._eta(job, now_ns)
-        self._actions.append(ToClient(client, wire.Accepted(id=prompt.id, position=ahead, eta_s=eta)))
+        position, eta = self._outlook(job, now_ns)
+        self._actions.append(ToClient(client, wire.Accepted(id=prompt.id, position=position, eta_s=eta)))
+        return self._pump(now_ns)
+
+    def remind(self, now_ns: int) -> list[Action]:
+        """Say to every client that has not heard of a prompt for a while that it is still in.
+
+        This is also how the hub finds out that a client has gone while its prompts only wait.
+        """
+        for prompt in self._prompts.values():
+            if now_ns - prompt.told_ns >= REMIND_NS:
+                prompt.told_ns = now_ns
+                position, eta = self._outlook(self._jobs[max(prompt.jobs)], now_ns)
+                self._actions.append(ToClient(prompt.client, wire.Waiting(id=prompt.id, position=position, eta_s=eta)))
         return self._pump(now_ns)
 
     def cancel(self, client: bytes, id: str, now_ns: int) -> list[Action]:
@@ -211,6 +172,19 @@ class Router:
             self._fail(prompt, ShuttingDown("the server stopped before this was done"), now_ns)
         return self._take()
 
+    def _check_room(self, images: int) -> None:
+        """Refuse what the queue has no room for."""
+        room = self._queue_limit + self._arena.free_slots(OUTPUT_POOL["text"]) - self.waiting
+        if images > room:
+            error = Overloaded(f"{self.waiting} images wait already; send this again later")
+            error.retry_after_s = self.forecast.first_done(self._jobs.values())
+            raise error
+
+    def _outlook(self, job: Job, now_ns: int) -> tuple[int, float | None]:
+        """The position of the job's prompt, and the estimate for the job."""
+        jobs = self._jobs.values()
+        return self.forecast.position(job.prompt, jobs, now_ns), self.forecast.eta(job, jobs, now_ns)
+
     # What stages do.
 
     def serving(self, stage: str, pid: int, now_ns: int) -> list[Action]:
@@ -236,6 +210,23 @@ class Router:
                 self._waiting[job.kind].append(job)
         return self._pump(now_ns)
 
+    def sketched(self, sketched: wire.Sketched) -> list[Action]:
+        """A preview has been drawn; shown if it is still news."""
+        job = self._jobs.get(sketched.job)
+        if job is not None and not job.cancelled and sketched.step > job.previewed:
+            job.previewed = sketched.step
+            preview = wire.Preview(id=job.prompt.id, index=job.index, step=sketched.step)
+            self._actions.append(ToClient(job.prompt.client, preview, sketched.jpeg))
+        return self._take()
+
+    def _sketch(self, job: Job) -> None:
+        """Have a decoder process draw a preview: the U-Net goes on meanwhile."""
+        assert job.output is not None
+        vae = next((stage for stage in self._stages.values() if stage.kind == "vae" and stage.pid is not None), None)
+        if vae is not None:
+            shape = self._plan.card.latent_shape(job.request.width, job.request.height)
+            self._actions.append(ToStage(vae.name, wire.Sketch(job.number, job.output, shape)))
+
     def report(self, stage: str, report: wire.Report, now_ns: int) -> list[Action]:
         """A stage says how a job of it stands. What is said of jobs it does not have (any more) is ignored."""
         job = self._jobs.get(report.job)
@@ -243,9 +234,9 @@ class Router:
             return []
         match report:
             case wire.Took():
-                self._took(job, report)
+                self._took(job, report, now_ns)
             case wire.Stepped():
-                self._stepped(job, report)
+                self._stepped(job, report, now_ns)
             case wire.Put():
                 self._put(job, report, now_ns)
             case wire.Fault():
@@ -261,47 +252,40 @@ class Router:
                 self._forget(job, now_ns)
         return self._pump(now_ns)
 
-    def _took(self, job: Job, took: wire.Took) -> None:
+    def _took(self, job: Job, took: wire.Took, now_ns: int) -> None:
         if job.put_ns:
             self.hops_us.append((took.began_ns - job.put_ns) / 1000)
             job.put_ns = 0
         steps = job.request.steps if job.kind == "unet" else 1
-        self._progress(job, 0, steps)
+        self._progress(job, 0, steps, now_ns)
 
-    def _stepped(self, job: Job, stepped: wire.Stepped) -> None:
+    def _stepped(self, job: Job, stepped: wire.Stepped, now_ns: int) -> None:
         rows = self._plan.card.rows(job.request.guidance_scale)
-        self.estimate.learn("unet", stepped.ended_ns - stepped.began_ns, rows)
+        self.forecast.estimate.learn("unet", stepped.ended_ns - stepped.began_ns, rows)
         if job.prompt.trace:
             self._slice(job, "step", stepped.began_ns, stepped.ended_ns, stepped.step)
-        self._progress(job, stepped.step, stepped.steps)
+        self._progress(job, stepped.step, stepped.steps, now_ns)
+        every = job.prompt.preview_every
+        if every and stepped.step % every == 0 and stepped.step < stepped.steps and not job.cancelled:
+            self._sketch(job)
 
-    def _eta(self, job: Job, now_ns: int) -> float | None:
-        """Seconds until the job is done: its own work and that of all that go before it. None while unknown.
-
-        Counts the work as if the stages took turns on the same cores, which is what sharing them comes to; where
-        they have cores of their own it is too much.
-        """
-        if not self.estimate.complete:
-            return None
-        rank = self._rank(job, now_ns)
-        before = (other for other in self._jobs.values() if other is job or self._rank(other, now_ns) < rank)
-        return round(sum(self._seconds_left(other) for other in before), 3)
-
-    def _seconds_left(self, job: Job) -> float:
-        return self.estimate.of(job.kind, job.steps_left * self._plan.card.rows(job.request.guidance_scale))
-
-    def _progress(self, job: Job, step: int, steps: int) -> None:
+    def _progress(self, job: Job, step: int, steps: int, now_ns: int) -> None:
         job.step, job.steps = step, steps
-        if not job.cancelled:
-            prompt = job.prompt
-            message = wire.Progress(id=prompt.id, stage=job.kind, step=step, steps=steps, index=job.index)
-            self._actions.append(ToClient(prompt.client, message))
+        prompt = job.prompt
+        if job.cancelled:
+            return
+        eta = None
+        if now_ns - prompt.estimated_ns >= _ESTIMATE_NS:
+            prompt.estimated_ns, eta = now_ns, self.forecast.eta(job, self._jobs.values(), now_ns)
+        prompt.told_ns = now_ns
+        message = wire.Progress(id=prompt.id, stage=job.kind, step=step, steps=steps, index=job.index, eta_s=eta)
+        self._actions.append(ToClient(prompt.client, message))
 
     def _put(self, job: Job, put: wire.Put, now_ns: int) -> None:
         """Accept a stage's output: only now its input is not needed any more."""
         assert job.output is not None
         if job.kind != "unet":
-            self.estimate.learn(job.kind, put.ended_ns - put.began_ns)
+            self.forecast.estimate.learn(job.kind, put.ended_ns - put.began_ns)
         job.spans[job.kind] = (put.began_ns, put.ended_ns)
         if job.prompt.trace:
             self._slice(job, "work", put.began_ns, put.ended_ns)
@@ -312,7 +296,7 @@ class Router:
             self._deliver(job, now_ns)
         else:
             if job.kind == "text":  # the U-Net has said so with its last step
-                self._progress(job, 1, 1)
+                self._progress(job, 1, 1, now_ns)
             self._free(job, job.input, now_ns)
             job.input, job.input_shape, job.output = job.output, put.shape, None
             job.kind = KINDS[KINDS.index(job.kind) + 1]
@@ -349,37 +333,41 @@ class Router:
     # Sending jobs to stages.
 
     def _pump(self, now_ns: int) -> list[Action]:
-        """Send on whatever can go: the stages nearest to the end first, in each the jobs as `pipeline.order` says."""
+        """Give up what cannot be in time any more, then send on whatever can go.
+
+        The stages nearest to the end come first, in each the jobs as `pipeline.order` says.
+        """
+        self._drop_late(now_ns)
         for kind in reversed(KINDS):
             waiting = self._waiting[kind]
-            waiting.sort(key=lambda job: self._rank(job, now_ns))
-            while waiting and (stage := self._room(waiting[0], now_ns)) is not None:
-                if waiting[0].output is None and not self._arena.free_slots(OUTPUT_POOL[kind]):
+            while waiting and (stage := self._least_loaded(kind)) is not None:
+                first = min(waiting, key=lambda job: self.forecast.rank(job, now_ns))
+                slot = first.output is not None or self._arena.free_slots(OUTPUT_POOL[kind])
+                if not slot or not self._welcome(first, stage, now_ns):
                     break
-                self._send(waiting.pop(0), stage, now_ns)
+                waiting.remove(first)
+                self._send(first, stage, now_ns)
             for job in waiting:
                 job.put_ns = 0  # it had to wait, so what it is waiting for is no hop
         return self._take()
 
-    def _room(self, job: Job, now_ns: int) -> Stage | None:
-        """The serving process with the fewest jobs, if it may hold one more.
-
-        It may hold as many as it works on and one more, so that it never waits for a hop; and a U-Net, which changes
-        jobs at any step, a few more that go before all it has.
-        """
-        serving = (stage for stage in self._stages.values() if stage.kind == job.kind and stage.pid is not None)
+    def _least_loaded(self, kind: Kind) -> Stage | None:
+        """The serving process of `kind` with the fewest jobs, if it may hold one more at all."""
+        serving = (stage for stage in self._stages.values() if stage.kind == kind and stage.pid is not None)
         stage = min(serving, key=lambda stage: len(stage.jobs), default=None)
-        if stage is None or len(stage.jobs) < self._plan.depths[job.kind]:
-            return stage
-        if job.kind == "unet" and len(stage.jobs) < self._plan.depths["unet"] + OVERTAKERS:
-            rank = self._rank(job, now_ns)
-            if all(rank < self._rank(self._jobs[number], now_ns) for number in stage.jobs):
-                return stage
-        return None
+        most = self._plan.depths[kind] + (OVERTAKERS if kind == "unet" else 0)
+        return stage if stage is not None and len(stage.jobs) < most else None
 
-    def _rank(self, job: Job, now_ns: int) -> order.Key:
-        """Where the job stands in the order; the smallest goes first."""
-        return self._key(job.claim, self._seconds_left(job), job.step if job.kind == "unet" else 0, now_ns / 1e9)
+    def _welcome(self, job: Job, stage: Stage, now_ns: int) -> bool:
+        """Whether the stage should have the job now.
+
+        It holds as many as it works on and one more, so that it never waits for a hop; and a U-Net, which changes jobs
+        at any step, a few more if they go before all that it has.
+        """
+        if len(stage.jobs) < self._plan.depths[job.kind]:
+            return True
+        rank = self.forecast.rank(job, now_ns)
+        return all(rank < self.forecast.rank(self._jobs[number], now_ns) for number in stage.jobs)
 
     def _send(self, job: Job, stage: Stage, now_ns: int) -> None:
         pool = OUTPUT_POOL[job.kind]
@@ -419,6 +407,14 @@ class Router:
             )
         metadata = request.metadata(self._plan.card)
         return wire.RunVae(job.number, job.output, job.input, job.input_shape, request.output_format, metadata)
+
+    def _drop_late(self, now_ns: int) -> None:
+        """Fail prompts that have not begun and cannot be done by their deadline."""
+        for job in list(self._waiting["text"]):
+            late = self.forecast.lateness(job, now_ns)
+            if late > 0 and not job.cancelled:
+                error = DeadlineInfeasible(f"it waited too long: it would be done {late:.3g} s after its deadline")
+                self._fail(job.prompt, error, now_ns)
 
     # Sending again, letting go.
 

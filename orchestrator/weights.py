@@ -31,8 +31,16 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 def card(config: Config) -> ModelCard:
     """The model that `model.path` names, downloaded if need be; its name is its hub id if it has one."""
-    folder = locate(config)
-    found = read_card(folder)
+    return card_of(locate(config))
+
+
+def card_of(folder: Path) -> ModelCard:
+    """The model in `folder`, which may be a snapshot of the cache. Raises ModelError."""
+    try:
+        found = read_card(folder)
+    except ModelError:
+        _refuse_others(str(folder), folder)
+        raise
     return found if folder == demo_folder() else msgspec.structs.replace(found, name=hf_cache.name_of(folder))
 
 
@@ -79,6 +87,8 @@ def download(hub_id: str, revision: str | None = None, fetch: Fetch | None = Non
     try:
         with _ctrl_c_ends_it():
             folder = Path(fetch(hub_id, revision, [*DESCRIPTION], bars=False))
+            if not (folder / "model_index.json").exists():
+                raise ModelError(f"{hub_id}: no diffusion pipeline (it has no model_index.json)")
             _refuse_others(hub_id, folder)
             folder = Path(fetch(hub_id, folder.name, [*WEIGHTS], bars=True))  # of the same commit
     except ModelError:
@@ -97,26 +107,26 @@ def download(hub_id: str, revision: str | None = None, fetch: Fetch | None = Non
 
 def _complete(folder: Path) -> bool:
     try:
-        read_card(folder)
+        card_of(folder)
     except ModelError:
         return False
     return True
 
 
-def _refuse_others(hub_id: str, folder: Path) -> None:
-    """Raise ModelError for a repository that holds something else, before its weights are fetched."""
+def _refuse_others(model: str, folder: Path) -> None:
+    """Raise ModelError, naming `model`, if what it is can be told from the folder and cannot be run."""
     index = folder / "model_index.json"
     try:
         pipeline = str(msgspec.json.decode(index.read_bytes(), type=dict[str, object]).get("_class_name"))
-    except (OSError, msgspec.DecodeError) as error:
-        raise ModelError(f"{hub_id}: no diffusion pipeline (no model_index.json that can be read)") from error
+    except (OSError, msgspec.DecodeError):
+        return
     if pipeline not in PIPELINES:
         known = ", ".join(PIPELINES)
-        raise ModelError(f"{hub_id}: this is a {pipeline} model; those that can be run are {known}")
+        raise ModelError(f"{model}: this is a {pipeline} model; those that can be run are {known}")
     if not ir(folder, "unet").exists():
         raise ModelError(
-            f"{hub_id}: not an OpenVINO export (it has no unet/openvino_model.xml); make one with "
-            f"`optimum-cli export openvino --model {hub_id} FOLDER` and name the folder"
+            f"{model}: not an OpenVINO export (it has no unet/openvino_model.xml); make one with "
+            f"`optimum-cli export openvino --model {model} FOLDER` and name the folder"
         )
 
 

@@ -5,7 +5,7 @@ from typing import assert_never
 from stages.core.board import Doing
 from stages.core.errors import StageFault, TriptychError
 from stages.core.link import StageLink
-from stages.core.wire import AskBack, Drop, Dropped, Fault, Grant, RunText, RunUnet, RunVae, Stop, Yielded
+from stages.core.wire import AskBack, Drop, Dropped, Fault, Grant, RunText, RunUnet, RunVae, Sketch, Stop, Yielded
 from stages.stage import Stage
 
 
@@ -22,6 +22,9 @@ def serve(stage: Stage, link: StageLink) -> None:
                         stage.admit(message)
                     except Exception as error:  # a job that cannot be taken in costs itself alone
                         link.send(_fault(message.job, error))
+                case Sketch():
+                    for sketched in stage.sketch(message):
+                        link.send(sketched)
                 case Drop(job):
                     stage.drop(job)
                     link.send(Dropped(job))

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 from stages.core.arena import View
 from stages.core.board import Beacon, Doing
 from stages.core.config import StageSpec
-from stages.core.wire import Put, Report, Run, Took
+from stages.core.wire import Put, Report, Run, Sketch, Sketched, Took
 
 
 class Stage(ABC):
@@ -51,6 +51,10 @@ class Stage(ABC):
     @abstractmethod
     def step(self) -> Iterator[Report]:
         """Do one unit of work; reports are sent as they are yielded, `Took` before the work begins."""
+
+    def sketch(self, sketch: Sketch) -> Iterator[Sketched]:
+        """Draw a preview, at once; a stage that cannot draws none."""
+        return iter(())
 
     @abstractmethod
     def drop(self, job: int) -> None:

@@ -75,6 +75,10 @@ class Connection:
             self.send(wire.StatusRequest())
         return None
 
+    def stderr(self) -> str:
+        """What our own pipeline wrote on its standard error, from the end as far back as it is kept."""
+        return self._pipeline.stderr() if self._pipeline is not None else ""
+
     def cancel(self, ids: Iterable[str]) -> None:
         """Give up these prompts; a server that is gone has done so already."""
         try:

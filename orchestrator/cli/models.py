@@ -16,7 +16,7 @@ from orchestrator.cli import parser as read
 from orchestrator.cli.amounts import memory
 from orchestrator.cli.options import add_json
 from orchestrator.cli.parser import Parser
-from orchestrator.inspection import Inspection, Part, Schedule, inspect
+from orchestrator.inspection import Inspection, Part, Schedule, TextEncoder, inspect
 from orchestrator.plan import Machine
 from orchestrator.weights import download, find
 from stages.core.errors import ConfigError, ModelError
@@ -31,9 +31,10 @@ _SHARE_TOLD = 0.005
 def arguments(parser: Parser) -> None:
     """Declare the options."""
     parser.epilog = (
-        "list           the embedded model, those in this folder, in $TRIPTYCH_MODELS and in the Hugging Face cache\n"
-        "inspect MODEL  what a folder, a hub id that is in the cache, or `demo` is, and whether it can be run\n"
-        "pull MODEL     bring a hub id into the Hugging Face cache, and say where it lies"
+        "actions:\n"
+        "  list           the embedded model, those in this folder, in $TRIPTYCH_MODELS and in the Hugging Face cache\n"
+        "  inspect MODEL  what a folder, a hub id that is in the cache, or `demo` is, and whether it can be run\n"
+        "  pull MODEL     bring a hub id into the Hugging Face cache, and say where it lies\n"
     )
     parser.add_argument("action", choices=("list", "inspect", "pull"), metavar="ACTION", help="list | inspect | pull")
     parser.add_argument("model", nargs="?", type=read.text, metavar="MODEL", help="a folder, a hub id, or demo")
@@ -108,15 +109,14 @@ def table(found: Inspection) -> Table:
     rows.add_row("defaults", f"{found.steps} steps, guidance {found.guidance_scale:g}")
     distilled = "the U-Net was distilled to take the scale as an input: one row a picture"
     rows.add_row("guidance", distilled if found.guidance_distilled else "classifier-free: two rows a picture above 1")
-    for encoder in found.text_encoders:
-        width = "of a width it does not say" if encoder.embed_width is None else f"{encoder.embed_width} wide"
-        rows.add_row(encoder.name, f"{width}, tokenizer from {encoder.tokenizer or 'no files: there are none'}")
-    pooled = f", and pooled ones {found.pooled_dim} wide" if found.pooled_dim else ""
-    rows.add_row("embeds", f"{found.embed_dim} wide{pooled}")
+    pooled = f", and a pooled one {found.pooled_dim} wide" if found.pooled_dim else ""
+    rows.add_row("prompts", f"embeds {found.embed_dim} wide{pooled}")
     rows.add_row("schedule", _schedule(found.schedule))
     rows.add_row("predicts", found.schedule.prediction_type)
+    encoders = {encoder.name: encoder for encoder in found.text_encoders}
     for part in found.parts:
-        rows.add_row(part.name, f"{memory(part.bytes)}, stored in {_stored(part)}")
+        encoder = f"; {_encoder(encoders[part.name])}" if part.name in encoders else ""
+        rows.add_row(part.name, f"{memory(part.bytes)}, stored in {_stored(part)}{encoder}")
     need = found.memory
     rows.add_row(
         "memory",
@@ -127,6 +127,11 @@ def table(found: Inspection) -> Table:
     can = "yes, but not here and now: too little memory is available" if short else "yes"
     rows.add_row("can be run", can if found.can_run else f"no: {found.reason}")
     return rows
+
+
+def _encoder(encoder: TextEncoder) -> str:
+    width = "width unknown" if encoder.embed_width is None else f"{encoder.embed_width} wide"
+    return f"{width}, {'no tokenizer' if encoder.tokenizer is None else f'tokenizer in {encoder.tokenizer}'}"
 
 
 def _stored(part: Part) -> str:

@@ -155,6 +155,8 @@ class Session:
         match message:
             case wire.Accepted():
                 self._pause_s = _RETRY_S[0]
+            case wire.Waiting() | wire.Preview():
+                pass
             case wire.Progress():
                 self.began_at = now if self.began_at is None else self.began_at
                 before = job.places.get(message.index)

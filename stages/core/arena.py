@@ -209,6 +209,16 @@ class View(_Slots):
         header[_STATE] = SlotState.WRITING
         return self._payload(ref.index)
 
+    def peek(self, ref: SlotRef) -> Bytes:
+        """The payload of a slot that another stage may be writing, read-only. Raises StaleSlot.
+
+        Only for what is laid out so that a reader can tell whole from torn by itself (stages.core.checkpoint).
+        """
+        self._header(ref)
+        payload = self._payload(ref.index)
+        payload.flags.writeable = False
+        return payload
+
     def seal(self, ref: SlotRef, nbytes: int) -> None:
         """Declare the first `nbytes` of the payload final. From here on they are immutable.
 

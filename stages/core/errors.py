@@ -13,6 +13,8 @@ class TriptychError(Exception):
     code: ClassVar[str] = "internal"
     retryable: ClassVar[bool] = False
     exit_status: ClassVar[int] = 1
+    retry_after_s: float | None = None
+    """When a retryable request is worth trying again, if that is known."""
 
     @property
     def message(self) -> str:
@@ -43,6 +45,13 @@ class Overloaded(TriptychError):
     """The queue is full. The client may send the same request again later."""
 
     code = "overloaded"
+    retryable = True
+
+
+class DeadlineInfeasible(TriptychError):
+    """The deadline cannot be met. The client may send the request with the later one that the message names."""
+
+    code = "deadline_infeasible"
     retryable = True
 
 

@@ -67,7 +67,7 @@ def _bind(socket: zmq.Socket[bytes], address: str) -> str:
 
 
 def _file_of(address: str) -> str | None:
-    """The path of an ipc address; None for tcp, for an abstract address, and where libzmq chooses and cleans up (`*`)."""
+    """The path of an ipc address; None for tcp, an abstract name, and `*`, which libzmq chooses and cleans up."""
     scheme, _, path = address.partition("://")
     return path if scheme == "ipc" and path != "*" and not path.startswith("@") else None
 

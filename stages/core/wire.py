@@ -58,8 +58,13 @@ class Submit(_Json, frozen=True, kw_only=True, tag="submit"):
     """Last layers of the text encoders that the prompt does not go through."""
     n: int = 1
     priority: int = 0
+    """Higher goes before lower, whatever the order."""
     deadline_s: float | None = None
+    """Seconds from now within which all images are wanted; refused at once where that cannot be."""
+    min_steps: int | None = None
+    """With a deadline: how few steps will do rather than a refusal."""
     preview_every: int = 0
+    """Send a preview after every so many steps; 0 for none."""
     output_format: Format = "png"
     trace: bool = False
     """Ask for a `traced` message with the stamps of every stage before `done`."""
@@ -88,6 +93,14 @@ class Accepted(_Json, frozen=True, kw_only=True, tag="accepted"):
     eta_s: float | None
 
 
+class Waiting(_Json, frozen=True, kw_only=True, tag="waiting"):
+    """Said every second to a client that has heard nothing else: the prompt is still in, with a newer estimate."""
+
+    id: str
+    position: int
+    eta_s: float | None
+
+
 class Progress(_Json, frozen=True, kw_only=True, tag="progress"):
     """Image `index` of the prompt is in `stage` and has finished `step` of `steps` there."""
 
@@ -96,6 +109,7 @@ class Progress(_Json, frozen=True, kw_only=True, tag="progress"):
     step: int
     steps: int
     index: int = 0
+    eta_s: float | None = None
 
 
 class Timings(msgspec.Struct, frozen=True):
@@ -106,6 +120,14 @@ class Timings(msgspec.Struct, frozen=True):
     unet_s: float
     vae_s: float
     total_s: float
+
+
+class Preview(_Json, frozen=True, kw_only=True, tag="preview"):
+    """What image `index` looks like after `step` steps; a JPEG is the binary frame that follows."""
+
+    id: str
+    index: int
+    step: int
 
 
 class Image(_Json, frozen=True, kw_only=True, tag="image"):
@@ -154,11 +176,19 @@ class Failed(_Json, frozen=True, kw_only=True, tag="failed"):
     code: str
     message: str
     retryable: bool
+    retry_after_s: float | None = None
+    """Seconds after which trying again is worth it, where that is known."""
 
     @classmethod
     def of(cls, id: str, error: TriptychError) -> "Failed":
         """The message of an error."""
-        return cls(id=id, code=error.code, message=error.message, retryable=error.retryable)
+        return cls(
+            id=id,
+            code=error.code,
+            message=error.message,
+            retryable=error.retryable,
+            retry_after_s=error.retry_after_s,
+        )
 
     def error(self) -> TriptychError:
         """The error of a message."""
@@ -228,7 +258,7 @@ class Status(_Json, frozen=True, kw_only=True, tag="status"):
     hub_cpu_s: float
 
 
-HubMessage = Accepted | Progress | Image | Traced | Done | Failed | Status
+HubMessage = Accepted | Waiting | Progress | Preview | Image | Traced | Done | Failed | Status
 
 
 # Hub to stage.
@@ -283,6 +313,14 @@ class RunVae(_Packed, frozen=True):
     metadata: dict[str, str]
 
 
+class Sketch(_Packed, frozen=True):
+    """Draw what the latents in `slot`, which the U-Net is working on, look like now. Answered by Sketched, or not."""
+
+    job: int
+    slot: SlotRef
+    shape: tuple[int, int, int]
+
+
 class Drop(_Packed, frozen=True):
     """Forget the job, wherever it is; answered by Dropped, or by the Put or Fault that was already on its way."""
 
@@ -302,7 +340,7 @@ class Stop(_Packed, frozen=True):
 
 
 Run = RunText | RunUnet | RunVae
-ToStage = Run | Drop | Grant | AskBack | Stop
+ToStage = Run | Sketch | Drop | Grant | AskBack | Stop
 
 # Stage to hub.
 
@@ -357,6 +395,14 @@ class Put(_Packed, frozen=True):
     ended_ns: int
 
 
+class Sketched(_Packed, frozen=True):
+    """A JPEG of the job as it was after `step` steps."""
+
+    job: int
+    step: int
+    jpeg: bytes
+
+
 class Dropped(_Packed, frozen=True):
     """The stage has forgotten the job."""
 
@@ -375,7 +421,7 @@ class Fault(_Packed, frozen=True):
     message: str
 
 
-FromStage = Hello | Loaded | LoadFailed | Took | Stepped | Put | Dropped | Fault | Yielded
+FromStage = Hello | Loaded | LoadFailed | Took | Stepped | Put | Sketched | Dropped | Fault | Yielded
 Report = Took | Stepped | Put | Dropped | Fault
 
 _pack = msgspec.msgpack.Encoder().encode

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import CLIPTokenizer
+from transformers import CLIPTokenizerFast
 from transformers.utils import logging
 
 from stages.core.embeds import Floats
@@ -19,6 +19,8 @@ logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # it warns of pr
 
 _INNER = TOKENS - 2
 """Tokens of a window between the begin and the end mark."""
+
+_LAYOUTS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 
 _ELSEWHERE = (
     (re.compile(r"\bembedding:[\w-]+"), "textual-inversion embeddings"),
@@ -44,9 +46,13 @@ class Tokenizer:
     """The tokenizer of a model folder, from `tokenizer.json` or from `vocab.json` and `merges.txt`."""
 
     def __init__(self, folder: Path, max_windows: int) -> None:
+        if not any(all((folder / file).is_file() for file in layout) for layout in _LAYOUTS):
+            # transformers would make one without a vocabulary.
+            raise ModelError(f"{folder}: neither tokenizer.json is here, nor vocab.json and merges.txt")
         try:
-            self._clip = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
-        except (OSError, ValueError, TypeError) as error:
+            # transformers 4 reads tokenizer.json by the fast one only; in transformers 5 both are the same.
+            self._clip = CLIPTokenizerFast.from_pretrained(str(folder), local_files_only=True)
+        except Exception as error:  # tokenizers raises nothing more special
             raise ModelError(f"{folder}: no tokenizer can be read here: {error}") from error
         self._max_windows = max_windows
 

@@ -1,16 +1,19 @@
 """The VAE decoder: latents in, an encoded picture in the arena."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.core.errors import BadOutput
+from stages.core.checkpoint import Checkpoint
+from stages.core.errors import BadOutput, StaleSlot
 from stages.core.model import ModelCard, read_card
-from stages.core.wire import RunVae
+from stages.core.wire import RunVae, Sketch, Sketched
 from stages.runtime import Forward, Runtime
 from stages.stage import OneByOne
 from stages.vae.picture import encode
+from stages.vae.sketch import Sketcher, practice
 
 
 class VaeStage(OneByOne[RunVae]):
@@ -24,14 +27,17 @@ class VaeStage(OneByOne[RunVae]):
         return next(iter(self._decoders.values()))[0].precision
 
     def load(self) -> None:
-        """Compile for the first size and decode a grey picture."""
+        """Compile for the first size, and decode something to learn the colours of previews from."""
         self._card = read_card(Path(self.spec.model))
         self._runtime = Runtime(self.spec, self.beacon)
         self._decoders: dict[tuple[int, ...], tuple[Forward, NDArray[np.float32]]] = {}
+        self._sketcher = Sketcher(self._card.latent_channels)
         shape = self._card.latent_shape(*self.spec.sizes[0])
-        decoder, _ = self._decoder(shape)
-        decoder.allocate("latent_sample")
+        decoder, sample = self._decoder(shape)
+        latents = practice(shape)
+        decoder.allocate("latent_sample")[...] = latents
         decoder.infer()
+        self._sketcher.learn(latents, sample[0])
 
     def work(self, run: RunVae) -> tuple[int, ...]:
         """Decode and encode; returns (bytes of the file,). Raises BadOutput for latents that are no picture."""
@@ -40,11 +46,21 @@ class VaeStage(OneByOne[RunVae]):
         decoder.bind("latent_sample", latents)
         if not decoder.infer():
             raise BadOutput("the decoder's output holds NaN or Inf")
+        self._sketcher.learn(latents[0], sample[0])
         pixels = np.clip(sample[0] / 2 + 0.5, 0, 1).transpose(1, 2, 0)
         picture = encode((pixels * 255).round().astype(np.uint8), run.format, run.metadata)
         self.view.write(run.output)[: len(picture)] = np.frombuffer(picture, np.uint8)
         self.view.seal(run.output, len(picture))
         return (len(picture),)
+
+    def sketch(self, sketch: Sketch) -> Iterator[Sketched]:
+        """Draw from the newest checkpoint in the slot; nothing if the job has left it."""
+        try:
+            saved = Checkpoint(self.view.peek(sketch.slot), sketch.job, sketch.shape).restore()
+        except StaleSlot:
+            return
+        if saved is not None and np.isfinite(saved.latents).all():
+            yield Sketched(sketch.job, saved.step, self._sketcher.draw(saved.latents, self._card.downscale))
 
     def _decoder(self, shape: tuple[int, ...]) -> tuple[Forward, NDArray[np.float32]]:
         """The decoder for latents of `shape`, compiled on first use, and the array its output appears in."""

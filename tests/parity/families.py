@@ -1,65 +1,147 @@
 """The families of models that are served, each as a tiny random architecture in diffusers' own classes.
 
-They differ from the models people use in size alone: layers, wiring, configuration files and tokenizers are as in
+They differ from the models people use in size alone: wiring, configuration files, schedulers and tokenizers are as in
 the repositories that `like` names, with 32 channels in place of 320 and pictures of 64 pixels.
 """
 
 import json
 import tempfile
-import zlib
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import diffusers
-import torch
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from tests.parity.random_weights import enliven
+from stages.core.model import demo_folder
 
-TOKENIZER = Path(__file__).parents[2] / "stages" / "demo_model" / "tokenizer"
+TOKENIZER = demo_folder() / "tokenizer"
 BEGIN, END = "<|startoftext|>", "<|endoftext|>"
 SIDE = 64
 """Pixels the models are made for, each way."""
 
 Pipeline = diffusers.DiffusionPipeline
-Config = dict[str, Any]
+Config = Mapping[str, Any]
 
-BETAS: Config = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+_BETAS: Config = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "trained_betas": None,
+    "num_train_timesteps": 1000,
+    "clip_sample": False,
+}
+_STABILITY: Config = _BETAS | {"set_alpha_to_one": False, "skip_prk_steps": True, "steps_offset": 1}
+_TURBO: Config = _STABILITY | {"timestep_spacing": "trailing", "prediction_type": "epsilon"}
+"""scheduler_config.json of the models, as their repositories have it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Family:
     """One family and how its pictures are asked for."""
 
     name: str
     like: str
-    """A model of this family, by its hub id."""
-    build: Callable[[], Pipeline]
+    """A model of this family, by its hub id, or what is peculiar to it."""
+    build: Callable[[], Pipeline] | None = None
+    """None: it has the weights of `weights_of`."""
+    weights_of: str = ""
+    scheduler: tuple[type[diffusers.SchedulerMixin], Config] | None = None
+    """What takes the place of the scheduler of `weights_of`."""
+    vae: Config | None = None
+    """What changes in the VAE's config.json of `weights_of`."""
+    older: bool = False
+    """Exported as years ago, see tests.parity.older_export."""
     schedules: tuple[str | None, ...] = (None, "ddim", "euler", "dpmpp_2m")
     """Names as in a request; None is the folder's own."""
     steps: int = 8
     guidance_scale: float = 5.0
-    size: tuple[int, int] = (SIDE, SIDE)
-    """Width and height of the pictures asked for."""
-    seed: int = 7
-    exported: tuple[str, ...] = field(default=())
-    """What `tests.parity.older_export` does to the exported folder, by the names of its functions."""
+    negative_prompts: bool = True
+    """Whether diffusers' pipeline takes one."""
 
 
-def tokenizer(pad: str = END) -> CLIPTokenizer:
-    """The embedded model's tokenizer, padding with another token."""
+def stable_diffusion_1() -> Pipeline:
+    return diffusers.StableDiffusionPipeline(
+        vae=_vae(),
+        text_encoder=CLIPTextModel(_text_config(48)),
+        tokenizer=_tokenizer(),
+        unet=_unet(48),
+        scheduler=diffusers.PNDMScheduler.from_config(_STABILITY),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def stable_diffusion_2() -> Pipeline:
+    """Heads of equal size on every level, linear projections, an OpenCLIP text encoder that pads with `!`."""
+    return diffusers.StableDiffusionPipeline(
+        vae=_vae(),
+        text_encoder=CLIPTextModel(_text_config(64, hidden_act="gelu", projection_dim=32)),
+        tokenizer=_tokenizer(pad="!"),
+        unet=_unet(64, attention_head_dim=(4, 8), use_linear_projection=True),
+        scheduler=diffusers.DDIMScheduler.from_config(_STABILITY | {"prediction_type": "v_prediction"}),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def latent_consistency() -> Pipeline:
+    """A U-Net that is told the guidance scale."""
+    return diffusers.LatentConsistencyModelPipeline(
+        vae=_vae(),
+        text_encoder=CLIPTextModel(_text_config(48)),
+        tokenizer=_tokenizer(),
+        unet=_unet(48, time_cond_proj_dim=256),
+        scheduler=diffusers.LCMScheduler.from_config(_BETAS | {"original_inference_steps": 50}),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def stable_diffusion_xl() -> Pipeline:
+    """Two text encoders side by side, the second one with a projection; picture sizes among the conditions."""
+    first, second, projected, of_size = 48, 64, 40, 8
+    return diffusers.StableDiffusionXLPipeline(
+        vae=_vae(scaling_factor=0.13025),
+        text_encoder=CLIPTextModel(_text_config(first, layers=3)),
+        text_encoder_2=CLIPTextModelWithProjection(
+            _text_config(second, layers=3, hidden_act="gelu", projection_dim=projected)
+        ),
+        tokenizer=_tokenizer(),
+        tokenizer_2=_tokenizer(pad="!"),
+        unet=_unet(
+            first + second,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+            transformer_layers_per_block=(1, 2),
+            attention_head_dim=(4, 8),
+            use_linear_projection=True,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=of_size,
+            projection_class_embeddings_input_dim=projected + 6 * of_size,
+        ),
+        scheduler=diffusers.EulerDiscreteScheduler.from_config(_STABILITY | {"timestep_spacing": "leading"}),
+        force_zeros_for_empty_prompt=True,
+        add_watermarker=False,
+    )
+
+
+def _tokenizer(pad: str = END) -> CLIPTokenizer:
+    """The embedded model's tokenizer, padding with `pad`."""
     graph = json.loads((TOKENIZER / "tokenizer.json").read_text())
     graph["padding"] |= {"pad_token": pad, "pad_id": graph["model"]["vocab"][pad]}
-    config = json.loads((TOKENIZER / "tokenizer_config.json").read_text())
+    config = json.loads((TOKENIZER / "tokenizer_config.json").read_text()) | {"pad_token": pad}
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "tokenizer.json").write_text(json.dumps(graph))
-        Path(folder, "tokenizer_config.json").write_text(json.dumps(config | {"pad_token": pad}))
+        Path(folder, "tokenizer_config.json").write_text(json.dumps(config))
         return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
 
 
-def text_config(hidden: int, layers: int = 2, **more: object) -> CLIPTextConfig:
+def _text_config(hidden: int, layers: int = 2, **more: object) -> CLIPTextConfig:
     """A CLIP text encoder over the embedded model's vocabulary."""
     vocabulary = json.loads((TOKENIZER / "tokenizer.json").read_text())["model"]["vocab"]
     return CLIPTextConfig(
@@ -71,13 +153,14 @@ def text_config(hidden: int, layers: int = 2, **more: object) -> CLIPTextConfig:
         max_position_embeddings=77,
         bos_token_id=vocabulary[BEGIN],
         eos_token_id=vocabulary[END],
-        **({"pad_token_id": vocabulary[END], "projection_dim": hidden} | more),
+        pad_token_id=vocabulary[END],
+        **({"projection_dim": hidden} | more),
     )
 
 
-def unet(context: int, **more: object) -> diffusers.UNet2DConditionModel:
+def _unet(context: int, **more: object) -> diffusers.UNet2DConditionModel:
     """A U-Net of two levels, cross-attention on the upper one."""
-    wiring: Config = {
+    wiring: dict[str, object] = {
         "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
         "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
         "block_out_channels": (32, 64),
@@ -89,7 +172,7 @@ def unet(context: int, **more: object) -> diffusers.UNet2DConditionModel:
     return diffusers.UNet2DConditionModel(cross_attention_dim=context, **(wiring | more))
 
 
-def vae(**more: object) -> diffusers.AutoencoderKL:
+def _vae(**more: object) -> diffusers.AutoencoderKL:
     """An autoencoder of four levels, so 8 pixels a latent, as in all these families."""
     return diffusers.AutoencoderKL(
         block_out_channels=(8, 16, 16, 16),
@@ -102,115 +185,60 @@ def vae(**more: object) -> diffusers.AutoencoderKL:
     )
 
 
-def stable_diffusion_1(**of_vae: object) -> Pipeline:
-    return diffusers.StableDiffusionPipeline(
-        vae=vae(**of_vae),
-        text_encoder=CLIPTextModel(text_config(48)),
-        tokenizer=tokenizer(),
-        unet=unet(48),
-        scheduler=diffusers.PNDMScheduler(**BETAS, skip_prk_steps=True, steps_offset=1),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-
-
-def stable_diffusion_2(scheduler: diffusers.SchedulerMixin) -> Pipeline:
-    """As many channels a head on every level, linear projections, an OpenCLIP text encoder that pads with `!`."""
-    return diffusers.StableDiffusionPipeline(
-        vae=vae(),
-        text_encoder=CLIPTextModel(text_config(64, hidden_act="gelu", projection_dim=32)),
-        tokenizer=tokenizer(pad="!"),
-        unet=unet(64, attention_head_dim=(4, 8), use_linear_projection=True),
-        scheduler=scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-
-
-def stable_diffusion_21() -> Pipeline:
-    return stable_diffusion_2(
-        diffusers.DDIMScheduler(
-            **BETAS, prediction_type="v_prediction", steps_offset=1, set_alpha_to_one=False, clip_sample=False
-        )
-    )
-
-
-def sd_turbo() -> Pipeline:
-    return stable_diffusion_2(diffusers.EulerDiscreteScheduler(**BETAS, timestep_spacing="trailing", steps_offset=1))
-
-
-def latent_consistency() -> Pipeline:
-    """A U-Net that is told the guidance scale."""
-    return diffusers.LatentConsistencyModelPipeline(
-        vae=vae(),
-        text_encoder=CLIPTextModel(text_config(48)),
-        tokenizer=tokenizer(),
-        unet=unet(48, time_cond_proj_dim=256),
-        scheduler=diffusers.LCMScheduler(**BETAS),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-
-
-def stable_diffusion_xl(scheduler: diffusers.SchedulerMixin, **of_vae: object) -> Pipeline:
-    """Two text encoders side by side, the second one with a projection; picture sizes among the conditions."""
-    first, second, projected, of_size = 48, 64, 40, 8
-    return diffusers.StableDiffusionXLPipeline(
-        vae=vae(**({"scaling_factor": 0.13025} | of_vae)),
-        text_encoder=CLIPTextModel(text_config(first, layers=3)),
-        text_encoder_2=CLIPTextModelWithProjection(
-            text_config(second, layers=3, hidden_act="gelu", projection_dim=projected)
-        ),
-        tokenizer=tokenizer(),
-        tokenizer_2=tokenizer(pad="!"),
-        unet=unet(
-            first + second,
-            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-            transformer_layers_per_block=(1, 2),
-            attention_head_dim=(4, 8),
-            use_linear_projection=True,
-            addition_embed_type="text_time",
-            addition_time_embed_dim=of_size,
-            projection_class_embeddings_input_dim=projected + 6 * of_size,
-        ),
-        scheduler=scheduler,
-        force_zeros_for_empty_prompt=True,
-        add_watermarker=False,
-    )
-
-
-def sdxl() -> Pipeline:
-    return stable_diffusion_xl(diffusers.EulerDiscreteScheduler(**BETAS, steps_offset=1))
-
-
-def sdxl_turbo() -> Pipeline:
-    return stable_diffusion_xl(
-        diffusers.EulerAncestralDiscreteScheduler(**BETAS, timestep_spacing="trailing", steps_offset=1)
-    )
-
-
-FAMILIES = {
+FAMILIES: Mapping[str, Family] = {
     family.name: family
     for family in (
-        Family("sd15", "stable-diffusion-v1-5/stable-diffusion-v1-5", stable_diffusion_1),
-        Family("sd21", "stabilityai/stable-diffusion-2-1", stable_diffusion_21),
-        Family("sd-turbo", "stabilityai/sd-turbo", sd_turbo, steps=1, guidance_scale=0.0),
-        Family("lcm", "SimianLuo/LCM_Dreamshaper_v7", latent_consistency, (None,), steps=4, guidance_scale=8.0),
-        Family("sdxl", "stabilityai/stable-diffusion-xl-base-1.0", sdxl),
-        Family("sdxl-turbo", "stabilityai/sdxl-turbo", sdxl_turbo, steps=4, guidance_scale=0.0),
+        Family(name="sd15", like="stable-diffusion-v1-5/stable-diffusion-v1-5", build=stable_diffusion_1),
+        Family(
+            name="sd15-older", like="an export of 2023", weights_of="sd15", older=True, schedules=(None, "ddim", "euler")
+        ),
+        Family(
+            name="sd15-vae",
+            like="another VAE",
+            weights_of="sd15",
+            vae={"scaling_factor": 0.6, "shift_factor": 0.3},
+            schedules=("ddim", "euler", "unipc"),
+        ),
+        Family(
+            name="sd21",
+            like="stabilityai/stable-diffusion-2-1",
+            build=stable_diffusion_2,
+            schedules=(None, "euler", "dpmpp_2m", "unipc"),
+        ),
+        Family(
+            name="sd-turbo",
+            like="stabilityai/sd-turbo",
+            weights_of="sd21",
+            scheduler=(diffusers.EulerDiscreteScheduler, _TURBO),
+            schedules=(None, "ddim", "dpmpp_2m"),
+            steps=1,
+            guidance_scale=0.0,
+        ),
+        Family(
+            name="lcm",
+            like="SimianLuo/LCM_Dreamshaper_v7",
+            build=latent_consistency,
+            schedules=(None,),
+            steps=4,
+            guidance_scale=8.0,
+            negative_prompts=False,
+        ),
+        Family(name="sdxl", like="stabilityai/stable-diffusion-xl-base-1.0", build=stable_diffusion_xl),
+        Family(
+            name="sdxl-turbo",
+            like="stabilityai/sdxl-turbo",
+            weights_of="sdxl",
+            scheduler=(diffusers.EulerAncestralDiscreteScheduler, _TURBO),
+            schedules=(None, "ddim", "euler"),
+            steps=4,
+            guidance_scale=0.0,
+        ),
+        Family(
+            name="sdxl-vae",
+            like="another VAE",
+            weights_of="sdxl",
+            vae={"latents_mean": [0.5, -0.3, 0.2, -0.1], "latents_std": [0.8, 1.2, 0.9, 1.1]},
+            schedules=("ddim", "euler", "unipc"),
+        ),
     )
 }
-
-
-def save(family: Family, folder: Path) -> Path:
-    """Build `family` with its own fixed seed and write it as a diffusers folder."""
-    torch.manual_seed(zlib.crc32(family.name.encode()))
-    pipeline = family.build()
-    pipeline.set_progress_bar_config(disable=True)
-    enliven(pipeline)
-    pipeline.save_pretrained(folder)
-    return folder

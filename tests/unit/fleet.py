@@ -10,7 +10,7 @@ from itertools import count
 
 import numpy as np
 
-from orchestrator.plan import plan
+from orchestrator.plan import OVERTAKERS, plan
 from orchestrator.router import Action, Router, ToClient
 from stages.core import wire
 from stages.core.arena import Arena, Layout, SlotRef, View
@@ -65,6 +65,8 @@ class Fleet:
         }
         self.answers: list[ToClient] = []
         self.now_ns = 1_000 * TICK
+        self.pace: dict[wire.Kind, int] = {}
+        """Nanoseconds of an encoding, of a step, of a decoding, where it matters."""
         self._pids = count(100)
         for name in self.processes if serving else ():
             self.serve(name)
@@ -133,7 +135,7 @@ class Fleet:
         checkpoint = Checkpoint(process.view.write(run.output), run.job, shape)
         step = self.steps_done(stage, run.job) + 1
         checkpoint.save(step, np.zeros(shape, np.float32), np.zeros((0, *shape), np.float32))
-        return self.report(stage, wire.Stepped(run.job, step, run.steps, began, self.tick()))
+        return self.report(stage, wire.Stepped(run.job, step, run.steps, began, self._ended(run.kind, began)))
 
     def steps_done(self, stage: str, job: int | None = None) -> int:
         """What the checkpoint in the job's slot says."""
@@ -153,7 +155,8 @@ class Fleet:
             self.arena.region.array(*self.arena.layout.payloads[run.output.index])[0] ^= 1
         process.held.remove(run)
         began = process.began_ns.pop(run.job)
-        return self.report(stage, wire.Put(run.job, run.output, (len(content),), began, self.tick()))
+        ended = self.tick() if run.kind == "unet" else self._ended(run.kind, began)
+        return self.report(stage, wire.Put(run.job, run.output, (len(content),), began, ended))
 
     def fault(self, stage: str, job: int | None = None, code: str = "stage_fault") -> list[wire.HubMessage]:
         process, run = self._held(stage, job)
@@ -196,12 +199,21 @@ class Fleet:
         """The jobs that a stage holds."""
         return [run.job for run in self.processes[stage].held]
 
+    def most(self, kind: wire.Kind) -> int:
+        """How many jobs a process of `kind` may hold."""
+        return self.plan.depths[kind] + (OVERTAKERS if kind == "unet" else 0)
+
     def all_free(self) -> bool:
         """Whether nothing is left of any job."""
         return self.router.empty and all(self.arena.free_slots(pool.name) == pool.count for pool in self.plan.pools)
 
     def tick(self) -> int:
         self.now_ns += TICK
+        return self.now_ns
+
+    def _ended(self, kind: wire.Kind, began_ns: int) -> int:
+        """When a unit of work is done that began then."""
+        self.now_ns = max(self.now_ns + TICK, began_ns + self.pace.get(kind, 0))
         return self.now_ns
 
     def _perform(self, actions: list[Action]) -> list[wire.HubMessage]:
@@ -226,7 +238,7 @@ class Fleet:
         assert process.alive
         assert run.kind == kind
         assert run.job not in self.jobs(stage)
-        assert len(process.held) < self.plan.depths[run.kind]
+        assert len(process.held) < self.most(run.kind)
         assert (
             self.arena.layout.pool_of(run.output.index) == {"text": "embeds", "unet": "latents", "vae": "image"}[kind]
         )

@@ -6,49 +6,51 @@ from orchestrator.estimate import Estimate
 from stages.core.wire import KINDS, Kind
 
 SECOND = 1_000_000_000
-JOBS = st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, 200)), max_size=10)
 
 
-def learned(text: float = 1, unet: float = 10, vae: float = 3) -> Estimate:
+def learned() -> Estimate:
+    """An encoding takes a second, a row of a forward 10, a decoding 3."""
     estimate = Estimate()
-    for kind, seconds in (("text", text), ("unet", unet), ("vae", vae)):
-        estimate.learn(kind, round(seconds * SECOND))  # type: ignore[arg-type]
+    for kind, seconds in zip(KINDS, (1, 10, 3), strict=True):
+        estimate.learn(kind, seconds * SECOND)
     return estimate
 
 
 @pytest.mark.parametrize("missing", KINDS)
-def test_nothing_is_told_before_every_kind_of_work_was_seen(missing: Kind) -> None:
+def test_it_is_complete_when_every_kind_of_work_was_seen(missing: Kind) -> None:
     estimate = Estimate()
+    guess = estimate.of("text", 7)
     for kind in KINDS:
         if kind != missing:
-            estimate.learn(kind, SECOND)
-    assert estimate.seconds([("vae", 0)]) is None
-    estimate.learn(missing, SECOND)
-    assert estimate.seconds([("vae", 0)]) == 1.0
+            estimate.learn(kind, 1000 * SECOND)
+    assert not estimate.complete
+    assert estimate.of("text", 7) == guess  # nothing is made of half of it
+    estimate.learn(missing, 1000 * SECOND)
+    assert estimate.complete
+    assert estimate.of("text", 7) == pytest.approx(9000)
 
 
 @pytest.mark.parametrize(
-    ("jobs", "seconds"),
-    [
-        ([], 0),
-        ([("vae", 0)], 3),
-        ([("vae", 25)], 3),
-        ([("unet", 4)], 43),
-        ([("unet", 0)], 3),
-        ([("text", 4)], 44),
-        ([("text", 1), ("unet", 2), ("vae", 0)], 14 + 23 + 3),
-    ],
+    ("kind", "rows", "seconds"),
+    [("vae", 0, 3), ("vae", 25, 3), ("unet", 4, 43), ("unet", 0, 3), ("text", 4, 44), ("text", 0, 4)],
 )
-def test_a_job_costs_what_it_has_before_it(jobs: list[tuple[Kind, int]], seconds: float) -> None:
-    assert learned().seconds(jobs) == pytest.approx(seconds)
+def test_a_job_costs_what_it_has_before_it(kind: Kind, rows: int, seconds: float) -> None:
+    assert learned().of(kind, rows) == pytest.approx(seconds)
+
+
+def test_a_forward_of_several_rows_counts_for_each() -> None:
+    estimate = learned()
+    for _ in range(200):
+        estimate.learn("unet", 8 * SECOND, rows=4)
+    assert estimate.of("unet", 10) == pytest.approx(20 + 3)
 
 
 def test_the_newest_measurement_counts_a_fifth() -> None:
-    estimate = learned(vae=10)
-    estimate.learn("vae", 20 * SECOND)
-    assert estimate.seconds([("vae", 0)]) == pytest.approx(12)
-    estimate.learn("vae", 2 * SECOND)
-    assert estimate.seconds([("vae", 0)]) == pytest.approx(10)
+    estimate = learned()
+    estimate.learn("vae", 13 * SECOND)
+    assert estimate.of("vae", 0) == pytest.approx(5)
+    estimate.learn("vae", 0)
+    assert estimate.of("vae", 0) == pytest.approx(4)
 
 
 @given(st.lists(st.integers(0, 1000 * SECOND), min_size=1))
@@ -57,12 +59,14 @@ def test_the_mean_lies_within_what_was_seen(measured: list[int]) -> None:
     for kind in KINDS:
         for nanoseconds in measured:
             estimate.learn(kind, nanoseconds)
-    found = estimate.seconds([("vae", 0)])
-    assert found is not None
+    found = estimate.of("vae", 0)
     assert min(measured) / SECOND - 0.001 <= found <= max(measured) / SECOND + 0.001
 
 
-@given(JOBS, JOBS)
-def test_more_work_takes_longer(some: list[tuple[Kind, int]], more: list[tuple[Kind, int]]) -> None:
-    seconds = [learned().seconds(jobs) or 0.0 for jobs in (some, more, some + more)]
-    assert seconds[2] == pytest.approx(seconds[0] + seconds[1])
+@given(st.sampled_from([Estimate(), learned()]), st.integers(0, 500), st.integers(0, 500))
+def test_more_work_takes_longer_and_less_is_left_at_every_stage(estimate: Estimate, rows: int, more: int) -> None:
+    left = [estimate.of(kind, rows) for kind in KINDS]
+    assert left == sorted(left, reverse=True)
+    assert left[2] > 0
+    for kind, before in zip(KINDS, left, strict=True):
+        assert estimate.of(kind, rows + more) >= before

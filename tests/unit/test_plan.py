@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from orchestrator.plan import IMPLEMENTATIONS, OUTPUT_POOL, Machine, Plan, plan
+from orchestrator.plan import IMPLEMENTATIONS, OUTPUT_POOL, OVERTAKERS, SHARED, Machine, Plan, plan
 from stages.core import cores
 from stages.core.checkpoint import slot_bytes
 from stages.core.config import Config, ModelConfig, PipelineConfig, StageConfig
@@ -37,15 +37,16 @@ def refusal(config: Config, on: Machine) -> str:
 # Cores.
 
 
-@pytest.mark.parametrize("share", ["auto", "timeslice"])
+@pytest.mark.parametrize(("share", "made"), [("auto", SHARED), ("timeslice", "timeslice"), ("turns", "turns")])
 @pytest.mark.parametrize(("count", "everywhere"), [(1, "0"), (2, "0-1"), (16, "0-15"), (64, "0-63")])
-def test_left_alone_all_stages_share_all_cores(count: int, everywhere: str, share: str) -> None:
+def test_left_alone_all_stages_share_all_cores(count: int, everywhere: str, share: str, made: str) -> None:
     found = plan(configure(share), CARD, machine(count))
-    assert found.share == "timeslice"
+    assert found.share == made
     assert [stage.name for stage in found.stages] == ["text-0", "unet-0", "vae-0"]
     assert core_lists(found) == [everywhere] * 3
     assert [stage.threads for stage in found.stages] == [count] * 3
-    assert not any(stage.bind_threads for stage in found.stages)
+    assert [stage.takes_turns for stage in found.stages] == [made == "turns"] * 3
+    assert [stage.bind_threads for stage in found.stages] == [made == "turns"] * 3
 
 
 @pytest.mark.parametrize(
@@ -161,16 +162,18 @@ def test_a_stage_is_told_what_the_configuration_says() -> None:
     config = configure(
         model=ModelConfig(precision="f32", prompt_chunks=5),
         text={"implementation": "mine:Stage"},
-        unet={"max_rows": 6, "replicas": 2},
+        unet={"max_rows": 6, "replicas": 2, "streams": 3},
     )
+    config = msgspec.structs.replace(config, pipeline=PipelineConfig(order="fair"))
     found = plan(config, CARD, machine(2))
     assert [stage.number for stage in found.stages] == [0, 1, 2, 3]
+    assert [stage.streams for stage in found.stages] == [1, 3, 3, 1]
     implementations = [stage.implementation for stage in found.stages]
     assert implementations == ["mine:Stage", *[IMPLEMENTATIONS["unet"]] * 2, IMPLEMENTATIONS["vae"]]
     assert [stage.max_rows for stage in found.stages] == [2, 6, 6, 2]
     for stage in found.stages:
         assert (stage.precision, stage.prompt_chunks, stage.model) == ("f32", 5, str(CARD.path))
-        assert (stage.pools, stage.sizes, stage.stages) == (found.pools, found.sizes, 4)
+        assert (stage.pools, stage.sizes, stage.order) == (found.pools, found.sizes, "fair")
 
 
 # Sizes and slots.
@@ -190,16 +193,25 @@ def test_a_size_that_is_no_whole_number_of_latents_is_refused(size: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("card", "max_rows", "depth"), [(CARD, 2, 2), (CARD, 3, 2), (CARD, 8, 5), (DISTILLED, 2, 3), (DISTILLED, 8, 9)]
+    ("card", "max_rows", "streams", "depth"),
+    [
+        (CARD, 2, 1, 2),
+        (CARD, 3, 1, 2),
+        (CARD, 8, 1, 5),
+        (CARD, 8, 2, 9),
+        (DISTILLED, 2, 1, 3),
+        (DISTILLED, 8, 1, 9),
+        (DISTILLED, 2, 3, 7),
+    ],
 )
-def test_a_unet_holds_the_jobs_of_one_forward_and_one_more(card: Any, max_rows: int, depth: int) -> None:
-    found = plan(configure(unet={"max_rows": max_rows}), card, machine(2))
+def test_a_unet_holds_the_jobs_of_its_forwards_and_one_more(card: Any, max_rows: int, streams: int, depth: int) -> None:
+    found = plan(configure(unet={"max_rows": max_rows, "streams": streams}), card, machine(4))
     assert found.depths == {"text": 2, "unet": depth, "vae": 2}
 
 
 CONFIGS = st.builds(
     configure,
-    share=st.sampled_from(["auto", "disjoint", "timeslice"]),
+    share=st.sampled_from(["auto", "disjoint", "timeslice", "turns"]),
     model=st.builds(
         ModelConfig,
         sizes=st.lists(st.sampled_from(["64x64", "32x128", "256x8"]), max_size=2, unique=True).map(tuple),
@@ -220,7 +232,8 @@ def test_every_plan_has_room_for_the_jobs_its_stages_may_hold(config: Config, ca
     except ConfigError:
         assume(False)
     pools = {pool.name: pool for pool in found.pools}
-    jobs = {kind: found.depths[kind] * sum(stage.kind == kind for stage in found.stages) for kind in KINDS}
+    most = found.depths | {"unet": found.depths["unet"] + OVERTAKERS}
+    jobs = {kind: most[kind] * sum(stage.kind == kind for stage in found.stages) for kind in KINDS}
     for kind in KINDS:
         # A job holds its output until the next stage's output is accepted, and all its stages may be full.
         following = KINDS[KINDS.index(kind) + 1 : KINDS.index(kind) + 2]
@@ -246,9 +259,8 @@ def test_every_plan_puts_processes_on_cores_that_there_are(config: Config, count
         assert 1 <= stage.threads <= len(own)
     for (one, own), (other, others) in combinations(zip(found.stages, sets, strict=True), 2):
         assert own == others or not own & others  # overlap in part is the slowest way to share
-        if own & others:
-            assert not one.bind_threads
-            assert not other.bind_threads
+        if own & others:  # threads bound to the same cores would wait for each other, but for those that take turns
+            assert one.takes_turns == other.takes_turns == one.bind_threads == other.bind_threads
 
 
 def test_the_machine_here_has_cores_and_memory() -> None:

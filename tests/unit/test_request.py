@@ -61,9 +61,6 @@ def ask_in_json(**fields: Any) -> list[Request]:
         ({"width": 512}, "512x64 is not served"),
         ({"height": 512}, "64x512 is not served"),
         *(({"id": id}, "`id` must be 1 to 128 printable characters") for id in ("", "x" * 129, "a\n", "a\u200bb")),
-        ({"priority": 1}, "`priority` is not served"),
-        ({"deadline_s": 1.0}, "`deadline_s` is not served"),
-        ({"deadline_s": 0.0}, "`deadline_s` is not served"),
         ({"preview_every": 1}, "`preview_every` is not served"),
     ],
 )
@@ -155,6 +152,8 @@ def test_what_is_not_said_is_filled_in_from_the_model() -> None:
         height=64,
         schedule=None,
         guidance_rescale=0.0,
+        syntax="plain",
+        clip_skip=0,
         output_format="png",
     )
     distilled = msgspec.structs.replace(DISTILLED, steps=4, guidance_scale=8.5)

@@ -9,7 +9,7 @@ from stages.core.arena import SlotState
 from stages.core.config import Config, PipelineConfig, StageConfig
 from stages.core.errors import StaleSlot
 from stages.core.model import ModelCard
-from stages.core.wire import KINDS, Kind
+from stages.core.wire import Kind
 from tests.unit.cards import CARD, DISTILLED
 from tests.unit.fleet import ARRIVAL, CLIENT, DRAW, NAMES, STAGES, TEXT, TICK, UNET, VAE, Fleet, picture, slots
 
@@ -179,74 +179,59 @@ def test_the_names_of_jobs_are_told_while_they_live(fleet: Fleet) -> None:
     assert fleet.router.prompt_of(1) is None
 
 
-def teach(fleet: Fleet) -> None:
-    """Make an encoding cost a second, a step 10, and a decoding 3, whatever they cost so far."""
-    for kind, seconds in zip(KINDS, (1, 10, 3), strict=True):
-        for _ in range(200):
-            fleet.router.estimate.learn(kind, seconds * 1_000_000_000)
-
-
-def test_waiting_is_told_in_places_and_in_seconds(make: MakeFleet) -> None:
+def test_waiting_is_told_in_places(make: MakeFleet) -> None:
     fleet = make(serving=False)
     accepted = [fleet.submit(id)[0] for id in "abc"]
     assert accepted == [wire.Accepted(id=id, position=place, eta_s=None) for place, id in enumerate("abc")]
     assert fleet.router.waiting == 3
-    for stage in STAGES:
-        fleet.serve(stage)
-    fleet.settle()
-    teach(fleet)
-    [first] = fleet.submit("d", steps=2)
-    [second] = fleet.submit("e", steps=5)
-    assert isinstance(first, wire.Accepted)
-    assert isinstance(second, wire.Accepted)
-    assert first.eta_s == pytest.approx(1 + 20 + 3)
-    assert second.eta_s == pytest.approx(1 + 20 + 3 + 1 + 50 + 3)
 
 
-def test_what_is_told_is_learned_from_what_stages_report(fleet: Fleet) -> None:
-    fleet.submit("a")
-    fleet.settle()
-    [accepted] = fleet.submit("b", steps=10)
-    assert isinstance(accepted, wire.Accepted)
-    # An encoding and a decoding took two ticks, a step one.
-    assert accepted.eta_s == pytest.approx((2 + 10 + 2) * TICK / 1e9)
-
-
-def test_what_is_told_counts_the_steps_that_are_left(fleet: Fleet) -> None:
+@pytest.fixture
+def paced(fleet: Fleet) -> Fleet:
+    """An encoding takes a second, a step 10 and a decoding 3, and all of it has been seen."""
+    fleet.pace = {"text": 1_000_000_000, "unet": 10_000_000_000, "vae": 3_000_000_000}
     fleet.submit("first")
     fleet.settle()
-    bring_to("before unet", fleet, "a", steps=3)
-    teach(fleet)
-    assert eta(fleet, "b") == pytest.approx((30 + 3) + (1 + 10 + 3))
-    fleet.serve(UNET)
-    fleet.take(UNET)
-    fleet.step(UNET)
-    teach(fleet)
-    assert eta(fleet, "c") == pytest.approx((20 + 3) + (1 + 10 + 3))
+    return fleet
 
 
-def eta(fleet: Fleet, id: str) -> float | None:
-    """What a prompt of one step is told."""
-    [accepted] = fleet.submit(id, steps=1)
+def eta(fleet: Fleet, **fields: object) -> float | None:
+    """What a prompt is told, which is then given up."""
+    accepted = fleet.submit("eta", **fields)[0]  # type: ignore[arg-type]
     assert isinstance(accepted, wire.Accepted)
-    fleet.cancel(id)
+    fleet.cancel("eta")
     while fleet.processes[TEXT].drops:
         fleet.obey(TEXT)
     return accepted.eta_s
 
 
-def test_a_schedule_of_second_order_does_not_make_the_wait_negative(fleet: Fleet) -> None:
-    fleet.submit("a")
-    fleet.settle()
-    fleet.submit("heun", steps=10, schedule="heun")
-    fleet.work(TEXT)
-    fleet.take(UNET)
-    [job] = fleet.jobs(UNET)
-    fleet.report(UNET, wire.Stepped(job, 18, 19, 0, 1))
-    teach(fleet)
-    [accepted] = fleet.submit("next", steps=1)
-    assert isinstance(accepted, wire.Accepted)
-    assert accepted.eta_s == pytest.approx(10 + 3 + 1 + 10 + 3)
+def test_waiting_is_told_in_seconds_of_all_the_work_before_it(paced: Fleet) -> None:
+    assert eta(paced, steps=2) == pytest.approx(1 + 20 + 3)
+    paced.submit("a", steps=2)
+    assert eta(paced, steps=5) == pytest.approx((1 + 20 + 3) + (1 + 50 + 3))
+    assert eta(paced, steps=2, guidance_scale=1.0) == pytest.approx((1 + 20 + 3) + (1 + 10 + 3))  # rows are what costs
+
+
+def test_waiting_is_told_for_the_last_image(paced: Fleet) -> None:
+    assert eta(paced, steps=1, n=3) == pytest.approx(3 * (1 + 10 + 3))
+
+
+def test_steps_that_were_done_do_not_count(paced: Fleet) -> None:
+    bring_to("before unet", paced, "a", steps=3)
+    assert eta(paced, steps=1) == pytest.approx((30 + 3) + (1 + 10 + 3))
+    paced.serve(UNET)
+    paced.take(UNET)
+    paced.step(UNET)
+    assert eta(paced, steps=1) == pytest.approx((20 + 3) + (1 + 10 + 3))
+
+
+def test_a_schedule_of_second_order_does_not_make_the_wait_negative(paced: Fleet) -> None:
+    paced.submit("heun", steps=10, schedule="heun")
+    paced.work(TEXT)
+    paced.take(UNET)
+    [job] = paced.jobs(UNET)
+    paced.report(UNET, wire.Stepped(job, 18, 19, 0, paced.pace["unet"]))
+    assert eta(paced, steps=1) == pytest.approx((10 + 3) + (1 + 10 + 3))
 
 
 # Back-pressure.
@@ -292,7 +277,8 @@ def test_before_the_stages_serve_prompts_wait_up_to_the_limit_beyond_the_slots(l
 def test_a_prompt_of_several_images_is_taken_in_whole_or_not_at_all(make: MakeFleet) -> None:
     fleet = make(queue_limit(2), serving=False)
     room = fleet.arena.free_slots("embeds") + 2
-    fleet.submit("a", n=room - 2)
+    for number in range(room - 2):
+        fleet.submit(str(number))
     assert isinstance(fleet.submit("b", n=3)[0], wire.Failed)
     assert fleet.router.waiting == room - 2
     assert isinstance(fleet.submit("c", n=2)[0], wire.Accepted)

@@ -6,6 +6,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from stages.core import wire
 from stages.core.config import Config, PipelineConfig, StageConfig
+from stages.core.order import ORDERS, Order
 from tests.unit.fleet import DRAW, Fleet, picture
 
 CLIENTS = (b"first", b"second")
@@ -17,10 +18,10 @@ class RouterMachine(RuleBasedStateMachine):
 
     clients = st.sampled_from(CLIENTS)
 
-    @initialize(replicas=st.integers(1, 2), rows=st.integers(2, 5))
-    def launch(self, replicas: int, rows: int) -> None:
+    @initialize(replicas=st.integers(1, 2), rows=st.integers(2, 5), order=st.sampled_from(ORDERS))
+    def launch(self, replicas: int, rows: int, order: Order) -> None:
         unet = StageConfig(kind="unet", replicas=replicas, max_rows=rows)
-        self.fleet = Fleet(Config(pipeline=PipelineConfig(queue_limit=QUEUE_LIMIT, order="arrival"), stage=(unet,)))
+        self.fleet = Fleet(Config(pipeline=PipelineConfig(queue_limit=QUEUE_LIMIT, order=order), stage=(unet,)))
         self.prompts: dict[tuple[bytes, str], list[bytes]] = {}
         """Those accepted, with the pictures they ask for."""
         self.embeds = self.fleet.arena.free_slots("embeds")

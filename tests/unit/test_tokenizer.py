@@ -1,0 +1,200 @@
+import json
+import shutil
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import CLIPTokenizerFast
+
+from stages.core.errors import BadRequest, ModelError
+from stages.core.model import demo_folder
+from stages.text.tokenizer import Tokenizer
+
+DEMO = demo_folder() / "tokenizer"
+TOKENIZER = Tokenizer(DEMO, 3)
+CLIP = CLIPTokenizerFast.from_pretrained(str(DEMO), local_files_only=True)
+BEGIN, END = 764, 765
+CAT = CLIP("cat", add_special_tokens=False).input_ids
+TEXTS = ["", " ", "a photo of an astronaut", "Grüße, \N{GRINNING FACE} 猫\n\tA CAT", "don't (stop): 3.5", "cat " * 75]
+
+
+def read(file: str) -> Any:
+    return json.loads((DEMO / file).read_text())
+
+
+def ids(prompt: str, syntax: Any = "plain", tokenizer: Tokenizer = TOKENIZER) -> list[list[int]]:
+    """The token ids of each window."""
+    found: list[list[int]] = tokenizer.encode((prompt,), syntax).ids[0].tolist()
+    return found
+
+
+def weighted(prompt: str) -> list[list[tuple[str, float]]]:
+    """The words and weights of each window."""
+    windows = TOKENIZER.encode((prompt,), "a1111")
+    return [
+        [
+            (CLIP.decode([id]).strip(), round(weight, 6))
+            for id, weight in zip(tokens, weights, strict=True)
+            if id not in (BEGIN, END)
+        ]
+        for tokens, weights in zip(windows.ids[0].tolist(), windows.weights[0].tolist(), strict=True)
+    ]
+
+
+def refusal(prompt: str, syntax: Any = "a1111", tokenizer: Tokenizer = TOKENIZER) -> str:
+    with pytest.raises(BadRequest) as refused:
+        tokenizer.encode((prompt,), syntax)
+    return refused.value.message
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The tokenizer of the embedded model as many older folders have it: in vocab.json and merges.txt."""
+    model = read("tokenizer.json")["model"]
+    (tmp_path / "vocab.json").write_text(json.dumps(model["vocab"]))
+    merges = "".join(f"{' '.join(pair)}\n" for pair in model["merges"])
+    (tmp_path / "merges.txt").write_text(f"#version: 0.2\n{merges}")
+    shutil.copy(DEMO / "tokenizer_config.json", tmp_path)
+    return tmp_path
+
+
+# Windows.
+
+
+@pytest.mark.parametrize("prompt", TEXTS)
+def test_a_short_prompt_is_what_diffusers_feeds(prompt: str) -> None:
+    expected = CLIP(prompt, padding="max_length", max_length=77, truncation=True).input_ids
+    assert ids(prompt) == [expected]
+
+
+@given(st.lists(st.sampled_from(["cat", "a castle, on a hill", "astronaut", "\N{GRINNING FACE}"]), max_size=60))
+def test_a_long_prompt_is_cut_into_windows_with_marks_of_their_own(words: list[str]) -> None:
+    prompt = " ".join(words)
+    tokens = CLIP(prompt, add_special_tokens=False).input_ids
+    if len(tokens) > 225:
+        assert "3 of them, 225 tokens" in refusal(prompt, "plain")
+        return
+    windows = ids(prompt)
+    assert len(windows) == max(1, -(-len(tokens) // 75))
+    assert all(len(window) == 77 and window[0] == BEGIN and window[-1] == END for window in windows)
+    inner = [window[1 : window.index(END)] for window in windows]
+    assert all(len(part) == 75 for part in inner[:-1])
+    assert list(chain.from_iterable(inner)) == tokens
+
+
+def test_shorter_prompts_get_empty_windows() -> None:
+    windows = TOKENIZER.encode(("", "cat " * 76))
+    assert windows.ids.shape == windows.weights.shape == (2, 2, 77)
+    assert windows.ids[0].tolist() == ids("") * 2
+    assert (windows.weights == 1).all()
+
+
+@pytest.mark.parametrize(("syntax", "prompt"), [("plain", "cat " * 226), ("a1111", "a BREAK b BREAK c BREAK d")])
+def test_more_windows_than_the_limit_are_refused(syntax: str, prompt: str) -> None:
+    assert refusal(prompt, syntax) == (
+        "`prompt` fills 4 windows of 75 tokens; 3 of them, 225 tokens, are encoded at most "
+        "(shorten it, or raise model.prompt_chunks)"
+    )
+
+
+# Folders.
+
+# transformers 5 reads vocab.json and merges.txt by a way of tokenizers that has been deprecated for years.
+OLDER_LAYOUT = pytest.mark.filterwarnings("ignore:Deprecated in 0.9.0:DeprecationWarning")
+
+
+@OLDER_LAYOUT
+@pytest.mark.parametrize("prompt", [*TEXTS, "cat " * 80, "snake_case isn't 12345 <|endoftext|> über"])
+def test_both_layouts_give_the_same_tokens(prompt: str, folder: Path) -> None:
+    assert ids(prompt, tokenizer=Tokenizer(folder, 3)) == ids(prompt)
+
+
+@OLDER_LAYOUT
+def test_padding_is_the_folder_s(folder: Path) -> None:
+    """As in SD 2, whose windows A1111 ends with the end mark and then fills with `!`."""
+    config = folder / "tokenizer_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"pad_token": "!"}))
+    pad = read("tokenizer.json")["model"]["vocab"]["!"]
+    tokenizer = Tokenizer(folder, 3)
+    assert ids("cat", tokenizer=tokenizer) == [[BEGIN, *CAT, END, *[pad] * (75 - len(CAT))]]
+    *_, last = ids("cat " * 75 + "cat", tokenizer=tokenizer)
+    assert last == [BEGIN, *CAT, END, *[pad] * (75 - len(CAT))]
+
+
+@pytest.mark.parametrize("file", ["vocab.json", "merges.txt"])
+def test_a_folder_without_a_tokenizer_is_named(file: str, folder: Path) -> None:
+    (folder / file).unlink()
+    with pytest.raises(ModelError, match=f"{folder}: neither"):
+        Tokenizer(folder, 3)
+
+
+@OLDER_LAYOUT
+@pytest.mark.parametrize("file", ["vocab.json", "tokenizer.json"])
+def test_a_broken_tokenizer_is_named(file: str, folder: Path) -> None:
+    (folder / file).write_text("{")
+    with pytest.raises(ModelError, match=f"{folder}: no tokenizer"):
+        Tokenizer(folder, 3)
+
+
+# The a1111 syntax.
+
+
+@pytest.mark.parametrize("prompt", ["", "a photo of an astronaut", "cat " * 80])
+def test_without_weights_both_syntaxes_are_the_same(prompt: str) -> None:
+    plain, other = (TOKENIZER.encode((prompt, "a dog"), syntax) for syntax in ("plain", "a1111"))
+    assert plain.ids.tolist() == other.ids.tolist()
+    assert (other.weights == 1).all()
+
+
+def test_plain_brackets_are_text() -> None:
+    prompt = r"a (cat:1.5) [dog] \( BREAK AND <lora:x:1> embedding:x"
+    windows = TOKENIZER.encode((prompt,))
+    assert windows.ids[0].tolist() == [CLIP(prompt, padding="max_length", max_length=77).input_ids]
+    assert (windows.weights == 1).all()
+
+
+def test_tokens_carry_the_weights_of_their_words() -> None:
+    assert weighted("a (photo:1.5) of [(mars)]") == [[("a", 1.0), ("photo", 1.5), ("of", 1.0), ("mars", 1.0)]]
+    windows = TOKENIZER.encode(("(photo:1.5)",), "a1111")
+    assert np.flatnonzero(windows.weights[0, 0] != 1).tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "lengths"),
+    [
+        ("a BREAK photo of", [1, 2]),
+        ("a BREAK BREAK photo", [1, 0, 1]),
+        ("BREAK a", [0, 1]),
+        ("a BREAK ", [1]),
+        ("BREAK", [0]),
+        ("a " * 75 + "BREAK photo", [75, 1]),
+        ("a " * 76 + "BREAK photo", [75, 1, 1]),
+    ],
+)
+def test_break_begins_a_window(prompt: str, lengths: list[int]) -> None:
+    assert [len(words) for words in weighted(prompt)] == lengths
+
+
+@pytest.mark.parametrize("name", ["embedding:easynegative", "<cat-toy>", "<lora:detail:0.8>", "<hypernet:x:1>"])
+def test_what_is_no_text_is_refused_by_name(name: str) -> None:
+    message = refusal(f"a photo (of {name}), sharp")
+    assert "not served" in message
+    assert f"`{name}`" in message
+
+
+@pytest.mark.parametrize("prompt", ["a word embedding: clear", "a <3 b", "x < y > z", "easynegative", "a -> b"])
+def test_plain_words_are_not_refused(prompt: str) -> None:
+    assert ids(prompt, "a1111") == ids(prompt)
+
+
+@OLDER_LAYOUT
+def test_a_token_that_the_model_was_exported_with_is_served(folder: Path) -> None:
+    config = folder / "tokenizer_config.json"
+    added = {"content": "<cat-toy>", "lstrip": False, "rstrip": False, "normalized": True, "single_word": False}
+    tokens = {"766": added | {"special": False}}
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"added_tokens_decoder": tokens}))
+    assert 766 in ids("a <cat-toy>", "a1111", Tokenizer(folder, 3))[0]
