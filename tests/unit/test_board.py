@@ -46,8 +46,9 @@ def test_each_stage_writes_its_own_row_only(board: Board) -> None:
 
 def test_cpu_time_counts_from_load(board: Board) -> None:
     beacon = Beacon(board.region, 0)
+    beacon.took_off()
     use_cpu(1_000_000)
-    beacon.inferred(900_000)
+    beacon.landed()
     beacon.beat(Doing.LOADING)
     assert board.read(0).cpu_ns == 0
 
@@ -55,17 +56,18 @@ def test_cpu_time_counts_from_load(board: Board) -> None:
     beacon.loaded()
     row = board.read(0)
     assert (row.doing, row.infer_cpu_ns) == (Doing.IDLE, 0)
+    beacon.took_off()
     helper = threading.Thread(target=use_cpu, args=(2_000_000,))
     helper.start()
     helper.join()
-    beacon.inferred(300_000)
-    beacon.inferred(200_000)
+    beacon.landed()
+    use_cpu(1_000_000)  # not the model's
     beacon.busy(70)
     beacon.busy(7)
     beacon.beat(Doing.IDLE)
     row = board.read(0)
-    assert 2_000_000 <= row.cpu_ns <= time.process_time_ns() - began
-    assert row.infer_cpu_ns == 500_000
+    assert 3_000_000 <= row.cpu_ns <= time.process_time_ns() - began
+    assert 1_500_000 <= row.infer_cpu_ns <= row.cpu_ns - 1_000_000
     assert row.busy_ns == 77
 
 

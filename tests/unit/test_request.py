@@ -61,7 +61,6 @@ def ask_in_json(**fields: Any) -> list[Request]:
         ({"width": 512}, "512x64 is not served"),
         ({"height": 512}, "64x512 is not served"),
         *(({"id": id}, "`id` must be 1 to 128 printable characters") for id in ("", "x" * 129, "a\n", "a\u200bb")),
-        ({"preview_every": 1}, "`preview_every` is not served"),
     ],
 )
 def test_a_wrong_field_is_named_with_what_would_be_right(fields: dict[str, Any], said: str) -> None:

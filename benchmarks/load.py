@@ -1,0 +1,207 @@
+"""Mixed load: what the order of jobs does to waiting, and what deadlines do under overload.
+
+    python -m benchmarks.load [-c CONFIG] [--jobs N] [--rounds N] [--set KEY=VALUE] [--json FILE]
+
+Short jobs (4 steps, 80 %) and long ones (50 steps, 20 %) arrive as a Poisson process, whether or not the server keeps
+up. First the capacity is measured: all jobs at once. Then, with the same arrivals every time,
+
+- at 0.8 of capacity: first come, first served (A) against shortest remaining work first (B), in the order A B B A;
+- at 1.2 of capacity: every job has a deadline of three times what it takes alone; goodput is the work that was done in
+  time, as a share of capacity.
+"""
+
+import argparse
+import json
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+
+import numpy as np
+
+from orchestrator.client import Client
+from orchestrator.launch import private_pipeline
+from stages.core import wire
+
+PROMPT = "a photo of an astronaut riding a horse on mars"
+NEGATIVE = "low resolution, blurry"
+STEPS = {"short": 4, "long": 50}
+LONG_SHARE = 0.2
+RHO = 0.8
+OVERLOAD = 1.2
+PATIENCE = 3.0
+"""Deadline of a job, in times of what it takes alone."""
+
+
+@dataclass
+class Job:
+    """One prompt of the load and what became of it."""
+
+    kind: str
+    at: float
+    """Seconds after the start of the load when it is sent."""
+    deadline_s: float | None = None
+    sent: float = 0.0
+    latency: float | None = None
+    """Seconds from sending to the picture; None if there was none."""
+
+
+def mix(count: int, rate: float, seed: int) -> list[Job]:
+    """`count` jobs, arriving at `rate` a second (all at once if infinite)."""
+    dice = random.Random(seed)
+    at = 0.0
+    jobs = []
+    for _ in range(count):
+        jobs.append(Job("long" if dice.random() < LONG_SHARE else "short", at))
+        at += dice.expovariate(rate) if rate < float("inf") else 0.0
+    return jobs
+
+
+def play(client: Client, jobs: list[Job]) -> float:
+    """Send every job at its time, whatever has become of the others; returns the seconds until the last answer."""
+    start = time.monotonic()
+    left = dict(enumerate(jobs))
+    due = iter(sorted(left.items(), key=lambda item: item[1].at))
+    upcoming = next(due, None)
+    while left:
+        now = time.monotonic() - start
+        while upcoming is not None and upcoming[1].at <= now:
+            number, job = upcoming
+            job.sent = time.monotonic() - start
+            client.send(request(number, job))
+            upcoming = next(due, None)
+        wait = 5.0 if upcoming is None else max(0.0, upcoming[1].at - now)
+        event = client.receive(wait)
+        if event is None:
+            continue
+        if isinstance(event[0], wire.Done):
+            job = left.pop(int(event[0].id))
+            job.latency = time.monotonic() - start - job.sent
+        elif isinstance(event[0], wire.Failed):
+            if event[0].code not in ("deadline_infeasible", "overloaded"):
+                raise SystemExit(f"failed: {event[0].message}")
+            left.pop(int(event[0].id))
+    return time.monotonic() - start
+
+
+def request(number: int, job: Job) -> wire.Submit:
+    """The prompt of a job."""
+    steps = STEPS[job.kind]
+    return wire.Submit(
+        id=str(number), prompt=PROMPT, negative_prompt=NEGATIVE, seed=number, steps=steps, deadline_s=job.deadline_s
+    )
+
+
+def warm_up(client: Client) -> None:
+    """Let the server learn its costs."""
+    play(client, mix(8, float("inf"), 0))
+
+
+def alone(client: Client) -> dict[str, float]:
+    """Seconds that a job of each kind takes with nothing beside it: the median of five."""
+    found = {}
+    for kind in STEPS:
+        times = []
+        for _ in range(5):
+            job = Job(kind, 0.0)
+            play(client, [job])
+            times.append(job.latency or 0.0)
+        found[kind] = float(np.median(times))
+    return found
+
+
+def work(jobs: list[Job]) -> float:
+    """Work in steps; a decoding counts as the three forwards it takes about."""
+    return sum(STEPS[job.kind] + 3 for job in jobs)
+
+
+def waiting(args: argparse.Namespace, rate: float) -> Iterator[tuple[str, list[Job]]]:
+    """The load at 0.8 of capacity under both orders, round by round."""
+    for number in range(args.rounds):
+        for order in ("arrival", "shortest", "shortest", "arrival"):
+            with server(args, order) as client:
+                jobs = mix(args.jobs, rate, seed=number)
+                play(client, jobs)
+                yield order, jobs
+
+
+class server:
+    """A private pipeline with an order, warmed up."""
+
+    def __init__(self, args: argparse.Namespace, order: str) -> None:
+        overrides = [*args.set, f"pipeline.order={order}", "pipeline.queue_limit=100000"]
+        self._pipeline = private_pipeline(args.config, overrides)
+
+    def __enter__(self) -> Client:
+        self._client = Client(self._pipeline.__enter__().address, 60.0)
+        warm_up(self._client)
+        return self._client
+
+    def __exit__(self, *error: object) -> None:
+        self._client.close()
+        self._pipeline.__exit__(None, None, None)
+
+
+def latencies(jobs: list[Job], kind: str | None = None) -> list[float]:
+    """Latencies of the jobs that were done."""
+    return [job.latency for job in jobs if job.latency is not None and kind in (None, job.kind)]
+
+
+def main() -> None:
+    """Measure, print a table, write JSON."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.load", description=__doc__)
+    parser.add_argument("-c", "--config", type=Path)
+    parser.add_argument("--jobs", type=int, default=300)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--set", action="append", default=[])
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+
+    with server(args, "arrival") as client:
+        isolated = alone(client)
+        jobs = mix(args.jobs, float("inf"), seed=99)
+        seconds = play(client, jobs)
+        capacity, capacity_work = len(jobs) / seconds, work(jobs) / seconds
+    print(f"capacity {capacity:.2f} jobs/s; alone: short {isolated['short']:.3f} s, long {isolated['long']:.3f} s")
+
+    figures: dict[str, dict[str, list[float]]] = {}
+    for order, jobs in waiting(args, RHO * capacity):
+        short, long = latencies(jobs, "short"), latencies(jobs, "long")
+        row = {
+            "mean": mean(latencies(jobs)),
+            "short mean": mean(short),
+            "short p99": float(np.percentile(short, 99)),
+            "long mean": mean(long),
+            "long p99": float(np.percentile(long, 99)),
+        }
+        print(f"{order:9s}" + "".join(f"  {name} {value:.3f} s" for name, value in row.items()), flush=True)
+        for name, value in row.items():
+            figures.setdefault(name, {}).setdefault(order, []).append(value)
+    ratios = {}
+    for name, by_order in figures.items():
+        pairs = [b / a for a, b in zip(by_order["arrival"], by_order["shortest"], strict=True)]
+        ratios[name] = pairs
+        print(f"shortest / arrival, {name}: {mean(pairs):.2f} ({min(pairs):.2f} to {max(pairs):.2f})")
+
+    goodput = {}
+    for order in ("arrival", "deadline", "shortest"):
+        with server(args, order) as client:
+            jobs = mix(args.jobs, OVERLOAD * capacity, seed=5)
+            for job in jobs:
+                job.deadline_s = PATIENCE * isolated[job.kind]
+            play(client, jobs)
+        done = [job for job in jobs if job.latency is not None and job.latency <= (job.deadline_s or 0)]
+        span = max(job.at for job in jobs)
+        goodput[order] = (work(done) / span / capacity_work, len(done) / span / capacity)
+        by_work, by_jobs = goodput[order]
+        print(f"overload 1.2, {order}: goodput {by_work:.2f} of capacity by work, {by_jobs:.2f} by jobs", flush=True)
+    if args.json:
+        args.json.write_text(
+            json.dumps({"capacity": capacity, "alone": isolated, "ratios": ratios, "goodput": goodput})
+        )
+
+
+if __name__ == "__main__":
+    main()
