@@ -1,13 +1,16 @@
 """Where the model folder is: the embedded one, a folder, or the hub's cache; and how models come into that cache."""
 
 import errno
+import gc
+import os
 import signal
 import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 from typing import Protocol
 
 import msgspec
@@ -80,8 +83,8 @@ class Fetch(Protocol):
 def download(hub_id: str, revision: str | None = None, fetch: Fetch | None = None) -> Path:
     """Bring a model into the standard cache, where it is not there yet, and return its folder.
 
-    What has come before an interruption is kept, and gone on from. The weights are fetched only of a model that can
-    be run. Without a network, or under HF_HUB_OFFLINE, what the cache has is served. Raises ModelError.
+    Files that had come whole before an interruption are not fetched again, and weights only of a model that can be
+    run. Without a network, or under HF_HUB_OFFLINE, what the cache has is served. Raises ModelError.
     """
     fetch = fetch or _snapshot_download
     try:
@@ -139,7 +142,9 @@ def _snapshot_download(hub_id: str, revision: str | None, patterns: list[str], b
         (enable_progress_bars if bars and sys.stderr.isatty() else disable_progress_bars)()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Not enough free disk space")  # the error that follows says so
-        return snapshot_download(hub_id, revision=revision, allow_patterns=patterns)
+        folder = snapshot_download(hub_id, revision=revision, allow_patterns=patterns)
+    gc.collect()  # ends the line of a bar that nobody closes
+    return folder
 
 
 def _why(error: Exception, hub_id: str, revision: str | None) -> str:
@@ -174,11 +179,11 @@ def _why(error: Exception, hub_id: str, revision: str | None) -> str:
     what = f"{type(cause).__name__}: {_first_line(cause)}"
     if isinstance(error, errors.LocalEntryNotFoundError):
         return f"not in the cache, and no network: {host} cannot be reached ({what})"
-    return f"the download from {host} broke off ({what}); run it again, it goes on from there"
+    return f"the download from {host} broke off ({what}); run it again, whole files are kept"
 
 
 def _no_room() -> str:
-    return f"no space left in {hf_cache.root()}; free some and run it again, it goes on from there"
+    return f"no space left in {hf_cache.root()}; free some and run it again, whole files are kept"
 
 
 def _first_line(error: BaseException) -> str:
@@ -187,14 +192,25 @@ def _first_line(error: BaseException) -> str:
 
 @contextmanager
 def _ctrl_c_ends_it() -> Iterator[None]:
-    """Let Ctrl-C end this process as if Python had no handler: else it waits until every begun file is there."""
+    """Let Ctrl-C end this process at once: the library would first fetch to its end every file it has begun."""
     ours = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGINT)
     if not (ours and before is signal.default_int_handler):
         yield
         return
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, _end)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    """Remove the beginnings of files, which the library would not use again, and die as Ctrl-C is meant to."""
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            opened = os.readlink(descriptor)
+            if opened.endswith(".incomplete"):
+                os.unlink(opened)
+    signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)

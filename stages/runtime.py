@@ -22,6 +22,8 @@ _FLOATS = {"timestep"}
 
 Shapes = Mapping[str, Sequence[int]]
 """Input shapes by tensor name."""
+Normalise = Mapping[str, tuple[list[float], list[float]]]
+"""By tensor name, a mean and a scale for each channel."""
 
 Rewrite = Callable[[ov.Model], None]
 """An edit of a model's graph (stages.rewrites)."""
@@ -121,7 +123,7 @@ class Runtime:
         self,
         part: str,
         shapes: Shapes,
-        normalise: Mapping[str, tuple[float, float]] | None = None,
+        normalise: Normalise | None = None,
         rewrite: Rewrite | None = None,
     ) -> Forward:
         """Compile `part` for exactly these input shapes. Raises ModelError.
@@ -150,7 +152,7 @@ class Runtime:
         self,
         part: str,
         shapes: Shapes,
-        normalise: Mapping[str, tuple[float, float]],
+        normalise: Normalise,
         rewrite: Rewrite | None,
         options: Mapping[str, object],
         precisely: Callable[[], Forward] | None = None,
@@ -161,6 +163,8 @@ class Runtime:
         if normalise:
             steps = PrePostProcessor(model)
             for name, (mean, scale) in normalise.items():
+                steps.input(name).tensor().set_layout(ov.Layout("NCHW"))
+                steps.input(name).model().set_layout(ov.Layout("NCHW"))
                 steps.input(name).preprocess().mean(mean).scale(scale)
             model = steps.build()
         for parameter in model.get_parameters():
@@ -177,9 +181,13 @@ class Runtime:
     def _read(self, part: str) -> ov.Model:
         path = ir(Path(self._spec.model), part)
         try:
-            return self._core.read_model(path)
+            model = self._core.read_model(path)
         except RuntimeError as error:
             raise ModelError(f"{path}: cannot be read: {_last_line(error)}") from error
+        for number, port in enumerate(model.outputs):
+            if not port.get_names():  # as some older exports have it
+                port.get_tensor().set_names({f"output_{number}"})
+        return model
 
 
 def _last_line(error: RuntimeError) -> str:

@@ -45,6 +45,9 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     """Width and height in pixels the model was trained for."""
     scaling_factor: float
     shift_factor: float
+    latents_mean: tuple[float, ...]
+    """By channel; empty for most models."""
+    latents_std: tuple[float, ...]
     guidance_embed_dim: int | None
     """Width of the guidance embedding of a distilled U-Net, which then needs no second row; None for the others."""
     scheduler: dict[str, Any]
@@ -58,6 +61,20 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     def parts(self) -> tuple[str, ...]:
         """The folders of all models a picture needs."""
         return (*self.text_encoders, "unet", "vae_decoder")
+
+    @property
+    def latents_centre_and_scale(self) -> tuple[list[float], list[float]]:
+        """By channel, the c and s of (x - c) / s, which turns the U-Net's latents x into what the decoder takes.
+
+        That is x / scaling_factor + shift_factor, or, where the VAE knows the mean and deviation of its latents,
+        x * std / scaling_factor + mean.
+        """
+        if self.latents_mean and self.latents_std:
+            scales = [self.scaling_factor / std for std in self.latents_std]
+            return [-mean * scale for mean, scale in zip(self.latents_mean, scales, strict=True)], scales
+        return [-self.shift_factor * self.scaling_factor] * self.latent_channels, [
+            self.scaling_factor
+        ] * self.latent_channels
 
     def rows(self, guidance_scale: float) -> int:
         """Batch rows of one image: a second one, for the negative prompt, only under classifier-free guidance."""
@@ -108,6 +125,8 @@ def read_card(folder: Path) -> ModelCard:
         native=(width * downscale, height * downscale),
         scaling_factor=vae.scaling_factor or 0.18215,
         shift_factor=vae.shift_factor or 0.0,
+        latents_mean=vae.latents_mean or (),
+        latents_std=vae.latents_std or (),
         guidance_embed_dim=distilled,
         scheduler=_json(folder / "scheduler" / "scheduler_config.json", dict[str, Any]),
         steps=(4 if distilled else 25) if defaults.num_inference_steps is UNSET else defaults.num_inference_steps,
@@ -151,6 +170,8 @@ class _Vae(msgspec.Struct, frozen=True):
     block_out_channels: Annotated[tuple[int, ...], msgspec.Meta(min_length=1, max_length=8)]
     scaling_factor: float | None = None
     shift_factor: float | None = None
+    latents_mean: tuple[float, ...] | None = None
+    latents_std: tuple[float, ...] | None = None
 
 
 class _TextEncoder2(msgspec.Struct, frozen=True):

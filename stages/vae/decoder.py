@@ -35,7 +35,7 @@ class VaeStage(OneByOne[RunVae]):
         shape = self._card.latent_shape(*self.spec.sizes[0])
         decoder, sample = self._decoder(shape)
         latents = practice(shape)
-        decoder.allocate("latent_sample")[...] = latents
+        decoder.allocate(decoder.inputs[0])[...] = latents
         decoder.infer()
         self._sketcher.learn(latents, sample[0])
 
@@ -43,7 +43,7 @@ class VaeStage(OneByOne[RunVae]):
         """Decode and encode; returns (bytes of the file,). Raises BadOutput for latents that are no picture."""
         decoder, sample = self._decoder(run.input_shape)
         latents = self.view.lend(run.input).view(np.float32).reshape(1, *run.input_shape)
-        decoder.bind("latent_sample", latents)
+        decoder.bind(decoder.inputs[0], latents)
         if not decoder.infer():
             raise BadOutput("the decoder's output holds NaN or Inf")
         self._sketcher.learn(latents[0], sample[0])
@@ -65,12 +65,8 @@ class VaeStage(OneByOne[RunVae]):
     def _decoder(self, shape: tuple[int, ...]) -> tuple[Forward, NDArray[np.float32]]:
         """The decoder for latents of `shape`, compiled on first use, and the array its output appears in."""
         if shape not in self._decoders:
-            scale, shift = self._card.scaling_factor, self._card.shift_factor
-            decoder = self._runtime.compile(
-                "vae_decoder",
-                {"latent_sample": (1, *shape)},
-                # x / scaling_factor + shift_factor, within the graph
-                normalise={"latent_sample": (-shift * scale, scale)},
-            )
-            self._decoders[shape] = (decoder, decoder.allocate("sample").view(np.float32))
+            [name] = self._runtime.ranks("vae_decoder")
+            normalise = {name: self._card.latents_centre_and_scale}
+            decoder = self._runtime.compile("vae_decoder", {name: (1, *shape)}, normalise)
+            self._decoders[shape] = (decoder, decoder.allocate(decoder.outputs[0]).view(np.float32))
         return self._decoders[shape]

@@ -27,6 +27,8 @@ def values(hint: Any) -> st.SearchStrategy[Any]:
         return JSON_NUMBERS
     arguments = get_args(hint)
     if getattr(hint, "__origin__", None) is tuple:
+        if arguments[-1] is not Ellipsis:
+            return st.tuples(*map(values, arguments))
         return st.lists(values(arguments[0]), max_size=3).map(tuple)
     if arguments and all(isinstance(argument, type) for argument in arguments) and not hasattr(hint, "__origin__"):
         return st.one_of(*map(values, arguments))
