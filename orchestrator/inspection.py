@@ -1,4 +1,4 @@
-"""What a model folder holds, for people to read: from its JSON files and the heads of its graphs, without loading it."""
+"""What a model folder holds, as its JSON files and the heads of its graphs tell; nothing is loaded."""
 
 import re
 from collections import Counter

@@ -16,9 +16,10 @@ from orchestrator.cli import parser as read
 from orchestrator.cli.amounts import memory
 from orchestrator.cli.options import add_json
 from orchestrator.cli.parser import Parser
+from orchestrator.download import download
 from orchestrator.inspection import Inspection, Part, Schedule, TextEncoder, inspect
 from orchestrator.plan import Machine
-from orchestrator.weights import download, find
+from orchestrator.weights import find
 from stages.core.errors import ConfigError, ModelError
 
 _PIPE_COLUMNS = 160

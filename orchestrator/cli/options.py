@@ -90,10 +90,10 @@ def add_pictures(parser: Parser) -> None:
     parser.add_argument("--guidance", type=read.finite, metavar="SCALE", help="guidance scale (default: the model's)")
     parser.add_argument(
         "--guidance-rescale",
-        type=read.finite,
+        type=read.share,
         default=0.0,
         metavar="SHARE",
-        help="how far to pull contrast back to the unguided one's, 0 to 1 (default: 0)",
+        help="how far contrast is pulled back to the unguided one's, 0 to 1 (default: 0)",
     )
     parser.add_argument("--seed", type=read.seed, metavar="N", help="same seed, same picture (default: random)")
     parser.add_argument("--size", type=read.size, metavar="WxH", help="pixels (default: the model's)")

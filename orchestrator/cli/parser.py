@@ -67,6 +67,14 @@ def finite(value: str) -> float:
     return number
 
 
+def share(value: str) -> float:
+    """A number from 0 to 1."""
+    number = finite(value)
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"{value} is not from 0 to 1")
+    return number
+
+
 def size(value: str) -> tuple[int, int]:
     """Width and height in pixels, as `512x768`."""
     from stages.core.config import parse_size  # numpy comes with it, which --help need not wait for

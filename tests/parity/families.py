@@ -196,7 +196,7 @@ FAMILIES: Mapping[str, Family] = {
             name="sd15-vae",
             like="another VAE",
             weights_of="sd15",
-            vae={"scaling_factor": 0.6, "shift_factor": 0.3},
+            vae={"scaling_factor": 0.6, "shift_factor": 5.0},
             schedules=("ddim", "euler", "unipc"),
         ),
         Family(
@@ -237,7 +237,7 @@ FAMILIES: Mapping[str, Family] = {
             name="sdxl-vae",
             like="another VAE",
             weights_of="sdxl",
-            vae={"latents_mean": [0.5, -0.3, 0.2, -0.1], "latents_std": [0.8, 1.2, 0.9, 1.1]},
+            vae={"latents_mean": [5.0, -3.0, 2.0, -1.0], "latents_std": [0.5, 2.0, 0.8, 1.5]},
             schedules=("ddim", "euler", "unipc"),
         ),
     )

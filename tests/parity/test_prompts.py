@@ -13,7 +13,7 @@ from tests.parity.embedded import embedded_pipeline
 from tests.parity.text_stage import Encoder
 
 LIMIT = 1e-4
-"""Largest difference of any embed; they are of the order of 1."""
+"""Largest difference of any embed, relative to the largest one, which is about 5."""
 
 NEGATIVE = "low resolution, blurry"
 Window = list[tuple[str, float]]
@@ -42,7 +42,7 @@ def tokens(pipeline: diffusers.StableDiffusionPipeline, text: str) -> list[int]:
 
 def near(ours: np.ndarray, theirs: torch.Tensor) -> bool:
     assert ours.shape == tuple(theirs.shape)
-    return float(np.abs(ours - theirs.numpy()).max()) < LIMIT
+    return float(np.abs(ours - theirs.numpy()).max()) < LIMIT * float(theirs.abs().max())
 
 
 @pytest.mark.parametrize(

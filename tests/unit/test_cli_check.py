@@ -26,7 +26,7 @@ def _use(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_plan_is_told_to_programs(capsys: Captured) -> None:
-    assert main(["check", "--json", "--set", "pipeline.share=disjoint", "--set", "stage.vae.threads=1"]) == 0
+    assert main(["check", "--no-start", "--json", "--set", "pipeline.share=disjoint", "--set", "stage.vae.threads=1"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["model"]["path"] == str(demo_folder())
     assert found["model"]["native_size"] == "128x128"
@@ -42,15 +42,15 @@ def test_the_plan_is_told_to_programs(capsys: Captured) -> None:
 
 
 def test_a_second_unet_needs_its_own_weights(capsys: Captured) -> None:
-    assert main(["check", "--json"]) == 0
+    assert main(["check", "--no-start", "--json"]) == 0
     one = json.loads(capsys.readouterr().out)["memory"]["weights_bytes"]
-    assert main(["check", "--json", "--set", "stage.unet.replicas=2"]) == 0
+    assert main(["check", "--no-start", "--json", "--set", "stage.unet.replicas=2"]) == 0
     two = json.loads(capsys.readouterr().out)["memory"]["weights_bytes"]
     assert two - one == (demo_folder() / "unet" / "openvino_model.bin").stat().st_size
 
 
 def test_the_plan_is_told_to_people(capsys: Captured) -> None:
-    assert main(["check"]) == 0
+    assert main(["check", "--no-start"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
     for words in ("demo (SD)", "128x128", "timeslice", "cores 0-3, 4 threads", "tcp://127.0.0.1:7801"):
@@ -59,7 +59,7 @@ def test_the_plan_is_told_to_people(capsys: Captured) -> None:
 
 def test_a_quota_is_told(machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
     _use(msgspec.structs.replace(machine, quota=1.5), monkeypatch)
-    assert main(["check"]) == 0
+    assert main(["check", "--no-start"]) == 0
     assert "1.5 of them granted" in capsys.readouterr().out
 
 
@@ -67,7 +67,7 @@ def test_too_little_memory_is_an_error_after_the_table(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     _use(msgspec.structs.replace(machine, memory_available=1 << 20), monkeypatch)
-    assert main(["check"]) == 2
+    assert main(["check", "--no-start"]) == 2
     out, err = capsys.readouterr()
     assert "demo (SD)" in out
     assert err.startswith("triptych: error: about ")
@@ -84,7 +84,7 @@ def test_too_little_memory_is_an_error_after_the_table(
     ],
 )
 def test_what_cannot_run_is_one_line_and_status_2(override: str, says: str, capsys: Captured) -> None:
-    assert main(["check", "--set", override]) == 2
+    assert main(["check", "--no-start", "--set", override]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.count("\n") == 1

@@ -168,7 +168,7 @@ def test_a_reader_that_leaves_ends_us_quietly(python: Callable[..., str]) -> Non
 import os, subprocess, sys
 ours, theirs = os.pipe()
 os.close(ours)
-ended = subprocess.run([sys.executable, "-m", "orchestrator", "check", "--json"], stdout=theirs, stderr=subprocess.PIPE)
+ended = subprocess.run([sys.executable, "-m", "orchestrator", "check", "--no-start", "--json"], stdout=theirs, stderr=subprocess.PIPE)
 print(ended.returncode, ended.stderr)
 """
     assert python(code) == "1 b''\n"

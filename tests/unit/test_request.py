@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from orchestrator.request import Request, resolve
@@ -166,6 +166,7 @@ def test_guidance_may_be_a_whole_number() -> None:
     assert isinstance(request.guidance_scale, float)
 
 
+@example(2**64 - 1, 3)
 @given(st.integers(0, 2**64 - 1), st.integers(1, 10))
 def test_the_images_of_a_prompt_differ_by_their_seeds_alone(seed: int, n: int) -> None:
     requests = ask(seed=seed, n=n)
