@@ -35,8 +35,9 @@ class Forecast:
         return self.estimate.of(job.kind, job.steps_left * self._card.rows(job.request.guidance_scale))
 
     def rank(self, job: Job, now_ns: int) -> Key:
-        """Where the job stands in the order; the smallest goes first."""
-        return self._key(job.claim, self.left(job), job.step if job.kind == "unet" else 0, now_ns / 1e9)
+        """Where the job stands in the order; the smallest goes first, and no two are equal."""
+        done = job.step if job.kind == "unet" else 0
+        return (*self._key(job.claim, self.left(job), done, now_ns / 1e9), job.number)
 
     def position(self, prompt: Prompt, jobs: Iterable[Job], now_ns: int) -> int:
         """How many of the images that wait for their first stage go before all of this prompt's."""

@@ -112,11 +112,12 @@ class Hub:
         self._ready = ready
         self._lifeline = lifeline
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        # Memory first: where it cannot be had, nothing has been bound yet that would have to be removed again.
+        self._arena = Arena(Layout(plan.pools))
+        self._board = Board(len(plan.stages))
         self._clients = ClientHub(self._context, config.listen.socket)
         self.address = self._clients.address
         self._stages = StageHub(self._context)
-        self._arena = Arena(Layout(plan.pools))
-        self._board = Board(len(plan.stages))
         self._children: dict[str, Child] = {}
         self._specs = {spec.name: spec for spec in plan.stages}
         self._router = Router(plan, self._arena, config.pipeline.queue_limit)
@@ -260,11 +261,7 @@ class Hub:
     # Hearing.
 
     def _hear(self, pid: int, message: wire.FromStage) -> None:
-        child = next((child for child in self._children.values() if child.pid == pid), None)
-        if child is None:  # a process that is already buried, or none of ours
-            self._stages.forget(pid)
-            return
-        stage = child.spec.name
+        stage = next(name for name, child in self._children.items() if child.pid == pid)
         match message:
             case wire.Hello():
                 pass  # its connection is known now

@@ -12,7 +12,7 @@ from orchestrator.plan import Machine, plan
 from orchestrator.weights import card_of
 from stages.core.config import Config
 from stages.core.model import ModelCard, ir
-from stages.core.schedule_names import OF_DIFFUSERS
+from stages.core.schedule_names import OF_DIFFUSERS, own_schedule
 
 _SETTINGS = (
     "beta_schedule",
@@ -180,7 +180,7 @@ def _schedule(config: dict[str, Any]) -> Schedule:
     class_name = str(config.get("_class_name"))
     return Schedule(
         class_name,
-        OF_DIFFUSERS.get(class_name),
+        own_schedule(config),
         str(config.get("prediction_type", "epsilon")),
         {key: config[key] for key in _SETTINGS if config.get(key) is not None},
     )

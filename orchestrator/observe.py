@@ -59,6 +59,7 @@ class Observer:
                 sum(self._arena.free_slots(pool.name) for pool in self._plan.pools),
             ),
             stages=tuple(self._stage(spec.name) for spec in self._plan.stages),
+            replayed=self._router.replayed,
             hop_us=wire.HopStatus(p50, p99),
             hub_pid=me.pid,
             hub_cpu_s=round(times.user + times.system, 3),

@@ -3,7 +3,6 @@
 import math
 
 import msgspec
-import psutil
 
 from stages.core import checkpoint, cores
 from stages.core.arena import Layout, PoolSpec
@@ -12,6 +11,7 @@ from stages.core.embeds import nbytes
 from stages.core.errors import ConfigError
 from stages.core.model import TOKENS, ModelCard
 from stages.core.order import Order
+from stages.core.region import available_memory
 from stages.core.wire import KINDS, Kind
 
 IMPLEMENTATIONS: dict[Kind, str] = {
@@ -44,7 +44,7 @@ class Machine(msgspec.Struct, frozen=True):
     @classmethod
     def here(cls) -> "Machine":
         """The machine this process runs on."""
-        return cls(cores.allowed(), cores.quota(), psutil.virtual_memory().available)
+        return cls(cores.allowed(), cores.quota(), available_memory())
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -192,7 +192,7 @@ def _threads(stage: StageConfig, own: frozenset[int], machine: Machine) -> int:
         raise ConfigError(
             f"stage.{stage.kind}.threads: {stage.threads} threads on {len(own)} cores wait for each other"
         )
-    granted = len(own) if math.isinf(machine.quota) else max(1, round(machine.quota))
+    granted = len(own) if math.isinf(machine.quota) else max(1, math.floor(machine.quota))
     return stage.threads or min(len(own), granted)
 
 

@@ -7,7 +7,7 @@ import msgspec
 
 from stages.core.errors import BadRequest
 from stages.core.model import ModelCard
-from stages.core.schedule_names import SCHEDULE_NAMES
+from stages.core.schedule_names import SCHEDULE_NAMES, own_schedule
 from stages.core.wire import Format, Submit, Syntax
 
 MAX_PROMPT = 32_000
@@ -36,7 +36,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
     def metadata(self, card: ModelCard) -> dict[str, str]:
         """The text that goes into the file: `parameters` as AUTOMATIC1111 writes it, `triptych` as JSON."""
-        sampler = self.schedule or str(card.scheduler.get("_class_name", "")).removesuffix("Scheduler").lower()
+        sampler = self.schedule or own_schedule(card.scheduler)
         lines = [self.prompt]
         if self.negative_prompt:
             lines.append(f"Negative prompt: {self.negative_prompt}")

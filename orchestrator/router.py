@@ -82,6 +82,8 @@ class Router:
         self._draining = False
         self._actions: list[Action] = []
         self.forecast = Forecast(plan.card, plan.order)
+        self.replayed = 0
+        """Jobs sent again because their stage died at them, or because their data were spoiled."""
         self.hops_us: deque[float] = deque(maxlen=_HOPS_KEPT)
 
     # What the status shows.
@@ -199,13 +201,13 @@ class Router:
         jobs, state.jobs = [self._jobs[number] for number in state.jobs], []
         for job in jobs:
             job.stage = None
-        for job in reversed(jobs):
+        for job in jobs:
             if job.number not in self._jobs:  # went with its prompt, which another job of this loop has ended
                 continue
             if job.cancelled:
                 self._forget(job, now_ns)
             elif job.number == at_work:
-                self._again(job, StageLost(f"the {job.kind} stage died twice while it worked on this prompt"), now_ns)
+                self._again(job, StageLost("stages died more than once at this prompt"), now_ns)
             else:
                 self._waiting[job.kind].append(job)
         return self._pump(now_ns)
@@ -256,8 +258,7 @@ class Router:
         if job.put_ns:
             self.hops_us.append((took.began_ns - job.put_ns) / 1000)
             job.put_ns = 0
-        steps = job.request.steps if job.kind == "unet" else 1
-        self._progress(job, 0, steps, now_ns)
+        self._progress(job, took.step, took.steps, now_ns)
 
     def _stepped(self, job: Job, stepped: wire.Stepped, now_ns: int) -> None:
         rows = self._plan.card.rows(job.request.guidance_scale)
@@ -421,6 +422,7 @@ class Router:
     def _again(self, job: Job, error: TriptychError, now_ns: int) -> None:
         """Something went wrong around this job: send it again, with the input it had, or give it up."""
         job.mishaps += 1
+        self.replayed += 1
         if job.mishaps < MAX_MISHAPS:
             self._waiting[job.kind].append(job)
         else:

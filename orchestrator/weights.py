@@ -37,9 +37,12 @@ def locate(config: Config) -> Path:
     only `triptych models pull` looks for a newer version. Raises ModelError.
     """
     path = config.model.path
-    folder = find(path, Path(config.folder))
-    if folder is not None and (hf_cache.name_of(folder) != path or _complete(folder)):
+    folder = _folder(path, Path(config.folder))
+    if folder is not None:
         return folder
+    cached = hf_cache.snapshot(hf_cache.root(), path)
+    if cached is not None and _complete(cached):
+        return cached
     try:
         return download(path)
     except ModelError as error:
@@ -48,12 +51,15 @@ def locate(config: Config) -> Path:
 
 def find(path: str, base: Path) -> Path | None:
     """What there is of `path` without a network, whole or not; None for a hub id of which nothing is here."""
+    return _folder(path, base) or hf_cache.snapshot(hf_cache.root(), path)
+
+
+def _folder(path: str, base: Path) -> Path | None:
+    """The folder that `path` names, relative to `base`; None if it can only be a hub id."""
     if path == DEMO:
         return demo_folder()
     folder = base / Path(path).expanduser()
-    if folder.is_dir() or not HUB_ID.fullmatch(path):
-        return folder
-    return hf_cache.snapshot(hf_cache.root(), path)
+    return folder if folder.is_dir() or not HUB_ID.fullmatch(path) else None
 
 
 def _complete(folder: Path) -> bool:

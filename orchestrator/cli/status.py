@@ -108,22 +108,22 @@ def _below(status: wire.Status) -> list[str]:
     hop = status.hop_us
     hops = "none yet" if hop.p50 is None or hop.p99 is None else f"p50 {hop.p50:.0f} us, p99 {hop.p99:.0f} us"
     return [
-        f"{status.model}, {status.state} for {_duration(status.uptime_s)}, hub process {status.hub_pid}"
-        f"{_precisions(status.stages)}",
+        f"{status.model}, {status.state} for {_duration(status.uptime_s)}, hub process {status.hub_pid}",
+        *_precisions(status.stages),
         f"queue {status.queue.waiting} of {status.queue.limit}"
         f"   arena {status.arena.free} of {status.arena.slots} slots free   hops {hops}",
     ]
 
 
-def _precisions(stages: tuple[wire.StageStatus, ...]) -> str:
-    """What the stages that have loaded compute in, told apart if need be."""
+def _precisions(stages: tuple[wire.StageStatus, ...]) -> Iterator[str]:
+    """A line on what the stages that have loaded compute in."""
     by_precision: dict[str, list[str]] = {}
     for stage in stages:
         if stage.precision:
             by_precision.setdefault(stage.precision, []).append(stage.name)
-    if len(by_precision) < 2:
-        return "".join(f", computes in {precision}" for precision in by_precision)
-    return ", computes in " + ", ".join(f"{found} ({', '.join(names)})" for found, names in by_precision.items())
+    if by_precision:
+        told = [f"{precision} ({', '.join(names)})" for precision, names in by_precision.items()]
+        yield "computes in " + ", ".join(by_precision if len(told) == 1 else told)
 
 
 def _duration(seconds: float) -> str:

@@ -254,6 +254,8 @@ class Status(_Json, frozen=True, kw_only=True, tag="status"):
     arena: ArenaStatus
     stages: tuple[StageStatus, ...]
     hop_us: HopStatus
+    replayed: int = 0
+    """Jobs that had to be sent again since the start."""
     hub_pid: int
     hub_cpu_s: float
 
@@ -369,10 +371,12 @@ class LoadFailed(_Packed, frozen=True):
 
 
 class Took(_Packed, frozen=True):
-    """The stage has taken the job up."""
+    """The stage has taken the job up, where it stands: after `step` of `steps`."""
 
     job: int
     began_ns: int
+    step: int = 0
+    steps: int = 1
 
 
 class Stepped(_Packed, frozen=True):

@@ -22,6 +22,8 @@ def stack_layers(model: ov.Model) -> None:
     final = norms[-1].input(0)
     states = [norm.input_value(0) for norm in norms[:1:-2]]
     final.replace_source_output(ops.concat(states, axis=0).output(0))
+    kept = model.output(_OUTPUT).get_node().get_friendly_name()
     for result in model.get_results():
-        if _OUTPUT not in result.input_value(0).get_names():
+        if result.get_friendly_name() != kept:
             model.remove_result(result)
+    model.output(0).get_tensor().set_names({_OUTPUT})  # the same tensor may have been another output, of another name

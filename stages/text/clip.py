@@ -109,7 +109,8 @@ def _check(clip_skip: int, layers: int) -> None:
 
 def _states(outputs: tuple[str, ...], part: str) -> list[str]:
     """The hidden states, from the one before the last layer's back to the first layer's."""
-    hidden = sorted((name for name in outputs if name.startswith("hidden_states.")), key=lambda n: int(n.split(".")[1]))
+    # The last one may come twice: where it is the last hidden state, the compiled model gives both that one name.
+    hidden = sorted({name for name in outputs if name.startswith("hidden_states.")}, key=lambda n: int(n.split(".")[1]))
     if len(hidden) < 3:
         raise ModelError(f"{part}: this export has no hidden states; export it again as a text-to-image pipeline")
     return hidden[-2:0:-1]

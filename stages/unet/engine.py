@@ -130,7 +130,7 @@ class UnetStage(Stage):
         for sequence in group:
             if not sequence.taken_ns:
                 sequence.taken_ns = began
-                yield Took(sequence.run.job, began)
+                yield Took(sequence.run.job, began, sequence.step, sequence.steps)
         batch = self._batch(shape)
         self._fill(batch, group)
         for sequence in group:

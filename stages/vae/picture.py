@@ -14,6 +14,9 @@ _PNG_COMPRESSION = 4
 
 _QUALITY = 95
 
+_COMMENT_BYTES = 60_000
+"""Of text in EXIF, which has 65,533 bytes in all; a longer prompt is cut there (a PNG holds it whole)."""
+
 
 def encode(pixels: NDArray[np.uint8], format: Format, metadata: dict[str, str]) -> bytes:
     """Encode [height, width, 3] pixels. The same pixels and metadata give the same bytes.
@@ -30,7 +33,7 @@ def encode(pixels: NDArray[np.uint8], format: Format, metadata: dict[str, str]) 
         image.save(file, "png", pnginfo=chunks, compress_level=_PNG_COMPRESSION)
     else:
         exif = Image.Exif()
-        comment = b"UNICODE\0" + metadata.get("parameters", "").encode("utf-16-be")
+        comment = b"UNICODE\0" + metadata.get("parameters", "").encode("utf-16-be")[:_COMMENT_BYTES]
         exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = comment
         image.save(file, format, quality=_QUALITY, exif=exif)
     return file.getvalue()

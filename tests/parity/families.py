@@ -7,7 +7,7 @@ the repositories that `like` names, with 32 channels in place of 320 and picture
 import json
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,15 @@ import diffusers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from stages.core.model import demo_folder
+from tests.parity.embedded import embedded_pipeline
 
 TOKENIZER = demo_folder() / "tokenizer"
 BEGIN, END = "<|startoftext|>", "<|endoftext|>"
 SIDE = 64
-"""Pixels the models are made for, each way."""
+"""Pixels the random models are made for, each way."""
+
+WIDE = "half as wide again"
+"""Label of a picture that is no square."""
 
 Pipeline = diffusers.DiffusionPipeline
 Config = Mapping[str, Any]
@@ -35,6 +39,11 @@ _BETAS: Config = {
 _STABILITY: Config = _BETAS | {"set_alpha_to_one": False, "skip_prk_steps": True, "steps_offset": 1}
 _TURBO: Config = _STABILITY | {"timestep_spacing": "trailing", "prediction_type": "epsilon"}
 """scheduler_config.json of the models, as their repositories have it."""
+
+
+PROMPT = "a photo of an astronaut riding a horse on mars"
+NEGATIVE = "low resolution, blurry"
+GENAI = "openvino-genai"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,12 +62,20 @@ class Family:
     """What changes in the VAE's config.json of `weights_of`."""
     older: bool = False
     """Exported as years ago, see tests.parity.older_export."""
+    exported: Path | None = None
+    """An OpenVINO folder that is there already."""
+    side: int = SIDE
+    """Pixels of the pictures asked for, each way."""
     schedules: tuple[str | None, ...] = (None, "ddim", "euler", "dpmpp_2m")
     """Names as in a request; None is the folder's own."""
     steps: int = 8
     guidance_scale: float = 5.0
     negative_prompts: bool = True
     """Whether diffusers' pipeline takes one."""
+    more_prompts: tuple[str, ...] = ()
+    """Asked for beside the usual one."""
+    unlike: Mapping[str, str] = field(default_factory=dict)
+    """Why openvino-genai makes another picture, by the label of the ask; under "" why it makes none."""
 
 
 def stable_diffusion_1() -> Pipeline:
@@ -185,19 +202,39 @@ def _vae(**more: object) -> diffusers.AutoencoderKL:
     )
 
 
+_OTHER_VAE = "it adds shift_factor, as only newer families' pipelines do in diffusers, and leaves out latents_mean"
+_SDXL_UNLIKE = {WIDE: "it gives the U-Net width before height"}
+
 FAMILIES: Mapping[str, Family] = {
     family.name: family
     for family in (
+        Family(
+            name="embedded",
+            like="the model that Triptych brings, trained",
+            build=embedded_pipeline,
+            exported=demo_folder(),
+            side=128,
+            schedules=(None, "euler", "dpmpp_2m", "unipc"),
+            steps=25,
+            guidance_scale=4.0,
+            more_prompts=("a sketch of a castle at sunset", "a cat in the snow", "a rocket on the moon"),
+        ),
         Family(name="sd15", like="stable-diffusion-v1-5/stable-diffusion-v1-5", build=stable_diffusion_1),
         Family(
-            name="sd15-older", like="an export of 2023", weights_of="sd15", older=True, schedules=(None, "ddim", "euler")
+            name="sd15-older",
+            like="an export of 2023",
+            weights_of="sd15",
+            older=True,
+            schedules=(None, "ddim", "euler"),
+            unlike={"": "it fails on 32-bit token ids"},
         ),
         Family(
             name="sd15-vae",
-            like="another VAE",
+            like="an SD 1.5 with a VAE of another scale and shift",
             weights_of="sd15",
             vae={"scaling_factor": 0.6, "shift_factor": 5.0},
             schedules=("ddim", "euler", "unipc"),
+            unlike={"": _OTHER_VAE},
         ),
         Family(
             name="sd21",
@@ -223,7 +260,12 @@ FAMILIES: Mapping[str, Family] = {
             guidance_scale=8.0,
             negative_prompts=False,
         ),
-        Family(name="sdxl", like="stabilityai/stable-diffusion-xl-base-1.0", build=stable_diffusion_xl),
+        Family(
+            name="sdxl",
+            like="stabilityai/stable-diffusion-xl-base-1.0",
+            build=stable_diffusion_xl,
+            unlike=_SDXL_UNLIKE,
+        ),
         Family(
             name="sdxl-turbo",
             like="stabilityai/sdxl-turbo",
@@ -232,13 +274,15 @@ FAMILIES: Mapping[str, Family] = {
             schedules=(None, "ddim", "euler"),
             steps=4,
             guidance_scale=0.0,
+            unlike=_SDXL_UNLIKE,
         ),
         Family(
             name="sdxl-vae",
-            like="another VAE",
+            like="an SDXL with a VAE whose latents are centred by channel",
             weights_of="sdxl",
             vae={"latents_mean": [5.0, -3.0, 2.0, -1.0], "latents_std": [0.5, 2.0, 0.8, 1.5]},
             schedules=("ddim", "euler", "unipc"),
+            unlike={"": _OTHER_VAE},
         ),
     )
 }

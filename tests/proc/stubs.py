@@ -71,7 +71,7 @@ class StubUnet(Stage):
         self.beacon.beat(Doing.BUSY, run.job, step, run.steps)
         if run.job not in self._taken:
             self._taken[run.job] = began
-            yield Took(run.job, began)
+            yield Took(run.job, began, step, run.steps)
         crash, error, slow = embeds[:3]
         if crash:
             os.kill(os.getpid(), signal.SIGKILL)

@@ -124,7 +124,8 @@ class Fleet:
         """The stage takes a job up, by default the oldest one it holds."""
         process, run = self._held(stage, job)
         process.began_ns[run.job] = self.tick()
-        return self.report(stage, wire.Took(run.job, self.now_ns))
+        steps = run.steps if isinstance(run, wire.RunUnet) else 1
+        return self.report(stage, wire.Took(run.job, self.now_ns, 0, steps))
 
     def step(self, stage: str, job: int | None = None) -> list[wire.HubMessage]:
         """The U-Net does one step, and keeps a checkpoint in the slot as the real one does."""

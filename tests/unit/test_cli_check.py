@@ -26,7 +26,9 @@ def _use(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_plan_is_told_to_programs(capsys: Captured) -> None:
-    assert main(["check", "--no-start", "--json", "--set", "pipeline.share=disjoint", "--set", "stage.vae.threads=1"]) == 0
+    assert (
+        main(["check", "--no-start", "--json", "--set", "pipeline.share=disjoint", "--set", "stage.vae.threads=1"]) == 0
+    )
     found = json.loads(capsys.readouterr().out)
     assert found["model"]["path"] == str(demo_folder())
     assert found["model"]["native_size"] == "128x128"
@@ -89,6 +91,20 @@ def test_what_cannot_run_is_one_line_and_status_2(override: str, says: str, caps
     assert out == ""
     assert err.count("\n") == 1
     assert says in err
+
+
+def test_what_is_told_of_stages_is_kept_but_for_their_loading() -> None:
+    stderr = """triptych: unet-0 loaded in 1.00 s on cores 0-1, 9 threads, bf16
+triptych: text-0: scheduler_config.json: not honoured: x
+triptych: text-0: scheduler_config.json: not honoured: x
+triptych: unet-0 (process 7) died of SIGKILL
+triptych: stopping: nothing is in work
+noise
+"""
+    assert check.remarks(stderr, ["text-0", "unet-0"]) == (
+        "text-0: scheduler_config.json: not honoured: x",
+        "unet-0 (process 7) died of SIGKILL",
+    )
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,7 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         (["generate", "a", "--seed", str(2**64)], "is no seed", "triptych generate --help"),
         (["generate", "a", "--guidance", "nan"], "'nan' is no number", "triptych generate --help"),
         (["generate", "a", "--guidance", "1e999"], "is no number", "triptych generate --help"),
+        (["generate", "a", "--guidance-rescale", "1.5"], "1.5 is not from 0 to 1", "triptych generate --help"),
         (["generate", "a", "--size", "512"], "write it like 512x512", "triptych generate --help"),
         (["generate", "a", "--size", "511x512"], "nearest size is 512x512", "triptych generate --help"),
         (["generate", "a", "--format", "gif"], "'gif'", "triptych generate --help"),
@@ -168,7 +169,8 @@ def test_a_reader_that_leaves_ends_us_quietly(python: Callable[..., str]) -> Non
 import os, subprocess, sys
 ours, theirs = os.pipe()
 os.close(ours)
-ended = subprocess.run([sys.executable, "-m", "orchestrator", "check", "--no-start", "--json"], stdout=theirs, stderr=subprocess.PIPE)
+command = [sys.executable, "-m", "orchestrator", "check", "--no-start", "--json"]
+ended = subprocess.run(command, stdout=theirs, stderr=subprocess.PIPE)
 print(ended.returncode, ended.stderr)
 """
     assert python(code) == "1 b''\n"

@@ -25,6 +25,7 @@ def stage(kind: wire.Kind, replica: int = 0) -> wire.StageStatus:
         cores_asked="0-1",
         cores_seen="0-1",
         threads=2,
+        precision="bf16" if kind == "unet" else "f32",
         job="0123456789abcdef",
         step=12,
         steps=25,
@@ -115,6 +116,7 @@ def test_the_table_fits_and_shortens_nothing_but_ids(width: int) -> None:
     for words in ("unet-0", "123", "busy", "0-1", "01234567", "12/25", "50%", "2.0 GiB", "1.2%"):
         assert words in text
     assert "serving for 1 h 02 min" in text
+    assert "computes in f32 (text-0, vae-0), bf16 (unet-0)" in text
     assert "queue 3 of 64" in text
     assert "4 of 10 slots free" in text
     assert "p50 61 us, p99 3000 us" in text

@@ -156,7 +156,8 @@ def test_generate_writes_every_picture_and_says_where(hub: FakeHub, out: Path, c
 
 def test_the_options_reach_the_server(hub: FakeHub, out: Path) -> None:
     words = ["--negative", "blurry", "--steps", "9", "--guidance", "2.5", "--size", "64x128", "--schedule", "euler"]
-    assert main(["generate", "a cat", *words, "--format", "webp", "--seed", "3"]) == 0
+    words += ["--guidance-rescale", "0.5", "--format", "webp", "--seed", "3"]
+    assert main(["generate", "a cat", *words]) == 0
     (submit,) = hub.submits()
     assert submit == wire.Submit(
         id=submit.id,
@@ -164,6 +165,7 @@ def test_the_options_reach_the_server(hub: FakeHub, out: Path) -> None:
         negative_prompt="blurry",
         steps=9,
         guidance_scale=2.5,
+        guidance_rescale=0.5,
         seed=3,
         width=64,
         height=128,

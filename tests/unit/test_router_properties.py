@@ -162,4 +162,4 @@ class RouterMachine(RuleBasedStateMachine):
 
 
 class TestHistories(RouterMachine.TestCase):
-    settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
+    settings = settings(max_examples=100, stateful_step_count=50, deadline=None)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from stages.core.errors import BadRequest, ModelError
-from stages.core.schedule_names import OF_DIFFUSERS
+from stages.core.schedule_names import own_schedule
 from stages.unet.schedules.base import Draw, Latents, Schedule
 from stages.unet.schedules.ddim import Ddim
 from stages.unet.schedules.dpmpp_2m import Dpmpp2M
@@ -66,12 +66,11 @@ def build(config: Mapping[str, object], steps: int, name: str | None = None) -> 
 
 
 def _own_name(config: Mapping[str, object]) -> str:
-    class_name = config.get("_class_name")
-    name = OF_DIFFUSERS.get(class_name) if isinstance(class_name, str) else None
+    name = own_schedule(config)
     if name is None:
-        raise ModelError(f"scheduler_config.json: _class_name {class_name} is not supported; name a schedule instead")
-    if name == "dpmpp_2m" and config.get("algorithm_type") == "sde-dpmsolver++":
-        return "dpmpp_2m_sde"
+        raise ModelError(
+            f"scheduler_config.json: _class_name {config.get('_class_name')} is not supported; name a schedule instead"
+        )
     return name
 
 
