@@ -92,6 +92,7 @@ class Observer:
             restarts=life.restarts,
             rss_bytes=rss,
             pss_bytes=pss,
+            cache_hit_share=round(row.hits / row.lookups, 4) if row.lookups else None,
             cpu_outside_infer_share=round(1 - row.infer_cpu_ns / row.cpu_ns, 4) if row.infer_cpu_ns else None,
         )
 

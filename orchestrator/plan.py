@@ -108,6 +108,7 @@ def plan(config: Config, card: ModelCard, machine: Machine) -> Plan:
                     model=str(card.path),
                     sizes=sizes,
                     prompt_chunks=config.model.prompt_chunks,
+                    embed_cache_mb=config.model.embed_cache_mb,
                     pools=pools,
                 )
             )

@@ -1,9 +1,9 @@
 """The board: what every stage is doing, in shared memory, so that asking costs the stage nothing.
 
-One row of eight 64-bit words (a cache line) a stage. The stage is the only writer of its row, the orchestrator the
+One row of sixteen 64-bit words (two cache lines) a stage. The stage is the only writer of its row, the orchestrator the
 only reader; each word is stored whole, and readers use words only one by one, so there is no lock::
 
-    | doing | job | step | steps | beat_ns | busy_ns | infer_cpu_ns | cpu_ns |
+    | doing | job | step | steps | beat_ns | busy_ns | infer_cpu_ns | cpu_ns | lookups | hits | - ... |
 """
 
 import time
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from stages.core.region import Region
 
-_ROW_WORDS = 8
+_ROW_WORDS = 16
 
 
 class Doing(IntEnum):
@@ -43,6 +43,10 @@ class Row(msgspec.Struct, frozen=True):
     """CPU time of the process, all threads, inside model forwards since load."""
     cpu_ns: int
     """CPU time of the process, all threads, since load."""
+    lookups: int
+    """Prompts looked up in the cache of embeds since load."""
+    hits: int
+    """Those that were there."""
 
 
 class Board:
@@ -54,7 +58,7 @@ class Board:
 
     def read(self, stage: int) -> Row:
         """The row of stage number `stage`."""
-        doing, *words = (int(word) for word in self._rows[stage])
+        doing, *words = (int(word) for word in self._rows[stage, : len(Row.__struct_fields__)])
         return Row(Doing(doing), *words)
 
     def clear(self, stage: int) -> None:
@@ -103,6 +107,10 @@ class Beacon:
     def busy(self, nanoseconds: int) -> None:
         """Add time spent on a job."""
         self._busy += nanoseconds
+
+    def cached(self, lookups: int, hits: int) -> None:
+        """Say how the cache of embeds does."""
+        self._row[8], self._row[9] = lookups, hits
 
     def took_off(self) -> None:
         """A forward begins."""

@@ -40,6 +40,8 @@ class ModelConfig(_Section, frozen=True, kw_only=True):
     """Picture sizes served, as `512x768` (width x height); empty means the size the model was trained for."""
     prompt_chunks: Annotated[int, msgspec.Meta(ge=1, le=16)] = 3
     """Windows of 75 tokens that the longest prompt may fill."""
+    embed_cache_mb: Annotated[int, msgspec.Meta(ge=0, le=65_536)] = 64
+    """Megabytes of prompt embeds that a text stage keeps for the next time; 0 for none."""
 
 
 class PipelineConfig(_Section, frozen=True, kw_only=True):
@@ -143,6 +145,7 @@ class StageSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Width and height of the pictures served; the first is compiled at load."""
     prompt_chunks: int
     pools: tuple[PoolSpec, ...]
+    embed_cache_mb: int = 0
     arena_fd: int = -1
     board_fd: int = -1
     lifeline_fd: int = -1

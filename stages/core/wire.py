@@ -240,6 +240,8 @@ class StageStatus(msgspec.Struct, frozen=True, kw_only=True):
     restarts: int
     rss_bytes: int
     pss_bytes: int
+    cache_hit_share: float | None = None
+    """Share of prompts whose embeds were there already; None for stages without a cache."""
     cpu_outside_infer_share: float | None
     """Share of this process's CPU time since load that was not inside a model forward."""
 

@@ -11,6 +11,7 @@ from stages.core.model import TOKENS, ModelCard, read_card
 from stages.core.wire import RunText
 from stages.runtime import Runtime
 from stages.stage import OneByOne
+from stages.text.cache import EmbedCache
 from stages.text.clip import Clip
 from stages.text.emphasis import emphasise
 
@@ -34,10 +35,11 @@ class TextStage(OneByOne[RunText]):
         self._card = read_card(Path(self.spec.model))
         runtime = Runtime(self.spec, self.beacon)
         self._clips = [Clip(runtime, self._card, part, self.spec.prompt_chunks) for part in self._card.text_encoders]
+        self._cache = EmbedCache(self.spec.embed_cache_mb << 20)
         assert sum(clip.dim for clip in self._clips) == self._card.embed_dim
 
     def work(self, run: RunText) -> tuple[int, ...]:
-        """Encode all windows of all prompts of the job."""
+        """Encode all windows of all prompts of the job, or copy what they gave before."""
         encoded = [clip.tokenizer.encode(run.prompts, run.syntax) for clip in self._clips]
         rows, windows, _ = encoded[0].ids.shape
         shape = (rows, windows * TOKENS, self._card.embed_dim)
@@ -48,11 +50,18 @@ class TextStage(OneByOne[RunText]):
                 continue
             # diffusers lets the negative prompt go through all layers, A1111 skips the same ones for both.
             clip_skip = run.clip_skip if run.syntax == "a1111" or row == rows - 1 else 0
+            parts = [(each.ids[row], each.weights[row]) for each in encoded]
+            key = (clip_skip, *(array.tobytes() for part in parts for array in part))
+            if (found := self._cache.find(key)) is not None:
+                tokens[row], pooled[row] = found
+                continue
             for window in range(windows):
                 into = tokens[row, window * TOKENS : (window + 1) * TOKENS]
-                self._encode(into, [(each.ids[row, window], each.weights[row, window]) for each in encoded], clip_skip)
+                self._encode(into, [(ids[window], weights[window]) for ids, weights in parts], clip_skip)
                 if window == 0 and self._card.pooled_dim:
                     pooled[row] = self._clips[-1].pooled
+            self._cache.keep(key, tokens[row], pooled[row])
+        self.beacon.cached(self._cache.lookups, self._cache.hits)
         self.view.seal(run.output, embeds.nbytes(shape, self._card.pooled_dim))
         return shape
 

@@ -105,4 +105,4 @@ class Tokenizer:
         for form, what in _ELSEWHERE:
             for name in form.findall(prompt):
                 if name not in known:
-                    raise BadRequest(f"{what} are not served: `{name[:60]}`")
+                    raise BadRequest(f"{what} are not served; leave `{name[:60]}` out")

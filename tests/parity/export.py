@@ -35,7 +35,7 @@ class Workshop:
 
     def openvino_folder(self, family: Family) -> Path:
         """The same weights, in float32, as OpenVINO IR, with openvino-genai's tokenizers."""
-        folder = self._root / "openvino" / family.name
+        folder = family.exported or self._root / "openvino" / family.name
         if not folder.is_dir():
             if family.build is None:
                 shutil.copytree(self.openvino_folder(FAMILIES[family.weights_of]), folder)
@@ -52,7 +52,8 @@ def _build(family: Family, folder: Path) -> None:
     torch.manual_seed(zlib.crc32(family.name.encode()))
     pipeline = family.build()
     pipeline.set_progress_bar_config(disable=True)
-    enliven(pipeline)
+    if family.exported is None:
+        enliven(pipeline)
     pipeline.save_pretrained(folder)
 
 

@@ -7,7 +7,7 @@ the repositories that `like` names, with 32 channels in place of 320 and picture
 import json
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,6 @@ TOKENIZER = demo_folder() / "tokenizer"
 BEGIN, END = "<|startoftext|>", "<|endoftext|>"
 SIDE = 64
 """Pixels the random models are made for, each way."""
-
-WIDE = "half as wide again"
-"""Label of a picture that is no square."""
 
 Pipeline = diffusers.DiffusionPipeline
 Config = Mapping[str, Any]
@@ -39,11 +36,6 @@ _BETAS: Config = {
 _STABILITY: Config = _BETAS | {"set_alpha_to_one": False, "skip_prk_steps": True, "steps_offset": 1}
 _TURBO: Config = _STABILITY | {"timestep_spacing": "trailing", "prediction_type": "epsilon"}
 """scheduler_config.json of the models, as their repositories have it."""
-
-
-PROMPT = "a photo of an astronaut riding a horse on mars"
-NEGATIVE = "low resolution, blurry"
-GENAI = "openvino-genai"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,10 +64,12 @@ class Family:
     guidance_scale: float = 5.0
     negative_prompts: bool = True
     """Whether diffusers' pipeline takes one."""
-    more_prompts: tuple[str, ...] = ()
+    more_prompts: tuple[str, ...] = ("a cat",)
     """Asked for beside the usual one."""
-    unlike: Mapping[str, str] = field(default_factory=dict)
-    """Why openvino-genai makes another picture, by the label of the ask; under "" why it makes none."""
+    without_genai: str = ""
+    """Why openvino-genai is not asked."""
+    genai_at_another_size: str = ""
+    """Why openvino-genai's picture is another one where it is no square."""
 
 
 def stable_diffusion_1() -> Pipeline:
@@ -202,8 +196,8 @@ def _vae(**more: object) -> diffusers.AutoencoderKL:
     )
 
 
-_OTHER_VAE = "it adds shift_factor, as only newer families' pipelines do in diffusers, and leaves out latents_mean"
-_SDXL_UNLIKE = {WIDE: "it gives the U-Net width before height"}
+_OTHER_VAE = "it adds shift_factor, which diffusers leaves out for these families, and leaves out latents_mean"
+_SDXL_SIZE = "it gives the U-Net width before height"
 
 FAMILIES: Mapping[str, Family] = {
     family.name: family
@@ -226,7 +220,7 @@ FAMILIES: Mapping[str, Family] = {
             weights_of="sd15",
             older=True,
             schedules=(None, "ddim", "euler"),
-            unlike={"": "it fails on 32-bit token ids"},
+            without_genai="it takes neither 32-bit token ids nor one timestep for all rows",
         ),
         Family(
             name="sd15-vae",
@@ -234,7 +228,7 @@ FAMILIES: Mapping[str, Family] = {
             weights_of="sd15",
             vae={"scaling_factor": 0.6, "shift_factor": 5.0},
             schedules=("ddim", "euler", "unipc"),
-            unlike={"": _OTHER_VAE},
+            without_genai=_OTHER_VAE,
         ),
         Family(
             name="sd21",
@@ -264,7 +258,7 @@ FAMILIES: Mapping[str, Family] = {
             name="sdxl",
             like="stabilityai/stable-diffusion-xl-base-1.0",
             build=stable_diffusion_xl,
-            unlike=_SDXL_UNLIKE,
+            genai_at_another_size=_SDXL_SIZE,
         ),
         Family(
             name="sdxl-turbo",
@@ -274,7 +268,7 @@ FAMILIES: Mapping[str, Family] = {
             schedules=(None, "ddim", "euler"),
             steps=4,
             guidance_scale=0.0,
-            unlike=_SDXL_UNLIKE,
+            genai_at_another_size=_SDXL_SIZE,
         ),
         Family(
             name="sdxl-vae",
@@ -282,7 +276,7 @@ FAMILIES: Mapping[str, Family] = {
             weights_of="sdxl",
             vae={"latents_mean": [5.0, -3.0, 2.0, -1.0], "latents_std": [0.5, 2.0, 0.8, 1.5]},
             schedules=("ddim", "euler", "unipc"),
-            unlike={"": _OTHER_VAE},
+            without_genai=_OTHER_VAE,
         ),
     )
 }

@@ -1,8 +1,7 @@
-"""The same picture by others: diffusers (torch), optimum-intel and openvino-genai, as [height, width, 3] uint8."""
+"""The same picture by others: diffusers (over torch), optimum-intel and openvino-genai."""
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +12,14 @@ import torch
 from numpy.typing import NDArray
 from optimum.intel import OVDiffusionPipeline
 
+from tests.parity.ask import Ask
 from tests.parity.test_schedules_diffusers import IMPLIED, SPACINGS, THEIRS, split
 
 Pixels = NDArray[np.uint8]
+"""[height, width, 3]."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Ask:
-    """What a picture is made of. An empty negative prompt is none; `schedule` None is the model's own."""
-
-    prompt: str
-    negative_prompt: str = ""
-    seed: int
-    steps: int
-    guidance_scale: float
-    schedule: str | None = None
-    width: int
-    height: int
+Peer = Callable[[Ask], Pixels | None]
+"""None: this peer has no such schedule."""
 
 
 def psnr(one: Pixels, other: Pixels) -> float:
@@ -38,31 +28,25 @@ def psnr(one: Pixels, other: Pixels) -> float:
     return math.inf if error == 0 else float(10 * np.log10(255**2 / error))
 
 
-Peer = Callable[[Ask], Pixels | None]
-"""None: this peer has no such schedule."""
+def over_torch(folder: Path) -> Peer:
+    """diffusers, in float32."""
+    return _diffusers(diffusers.DiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32))
 
 
-def by_diffusers(pipeline: diffusers.DiffusionPipeline) -> Peer:
-    """A pipeline of diffusers' classes, whatever runs its modules."""
+def over_openvino(folder: Path, precision: str) -> Peer:
+    """optimum-intel: diffusers' pipeline code, OpenVINO's modules."""
+    options = {"INFERENCE_PRECISION_HINT": precision}
+    return _diffusers(OVDiffusionPipeline.from_pretrained(str(folder), device="CPU", ov_config=options))
+
+
+def _diffusers(pipeline: diffusers.DiffusionPipeline) -> Peer:
     own = pipeline.scheduler
     pipeline.set_progress_bar_config(disable=True)
 
     def picture(ask: Ask) -> Pixels:
         pipeline.scheduler = _scheduler(own, ask.schedule)
-        options: dict[str, Any] = {}
-        if ask.negative_prompt:
-            options["negative_prompt"] = ask.negative_prompt
-        (image,) = pipeline(
-            ask.prompt,
-            num_inference_steps=ask.steps,
-            guidance_scale=ask.guidance_scale,
-            width=ask.width,
-            height=ask.height,
-            generator=torch.Generator().manual_seed(ask.seed),
-            output_type="pil",
-            **options,
-        ).images
-        return np.asarray(image)
+        generator = torch.Generator().manual_seed(ask.seed)
+        return np.asarray(pipeline(ask.prompt, generator=generator, **_options(ask)).images[0])
 
     return picture
 
@@ -75,48 +59,33 @@ def _scheduler(own: diffusers.SchedulerMixin, name: str | None) -> diffusers.Sch
     return THEIRS[stem].from_config(own.config, **IMPLIED.get(stem, {}), **spacing)
 
 
-def torch_f32(folder: Path) -> Peer:
-    """diffusers over torch, float32."""
-    return by_diffusers(diffusers.DiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True))
+def _options(ask: Ask) -> dict[str, Any]:
+    negative = {"negative_prompt": ask.negative_prompt} if ask.negative_prompt else {}
+    return negative | {
+        "num_inference_steps": ask.steps,
+        "guidance_scale": ask.guidance_scale,
+        "width": ask.width,
+        "height": ask.height,
+    }
 
 
-def optimum(folder: Path, precision: str) -> Peer:
-    """optimum-intel: diffusers' pipeline code over OpenVINO's modules."""
-    options = {"INFERENCE_PRECISION_HINT": precision}
-    return by_diffusers(OVDiffusionPipeline.from_pretrained(folder, device="CPU", ov_config=options, local_files_only=True))
-
-
-_GENAI: Mapping[str, openvino_genai.Scheduler.Type] = {
+_GENAI: Mapping[str | None, openvino_genai.Scheduler.Type] = {
+    None: openvino_genai.Scheduler.Type.AUTO,
     "ddim": openvino_genai.Scheduler.Type.DDIM,
     "euler": openvino_genai.Scheduler.Type.EULER_DISCRETE,
-    "euler_a": openvino_genai.Scheduler.Type.EULER_ANCESTRAL_DISCRETE,
-    "lcm": openvino_genai.Scheduler.Type.LCM,
-    "pndm": openvino_genai.Scheduler.Type.PNDM,
 }
 
 
 def genai(folder: Path, precision: str) -> Peer:
-    """openvino-genai, with torch's noise."""
+    """openvino-genai, with torch's noise. It cuts colours down to whole numbers where the others round."""
     pipeline = openvino_genai.Text2ImagePipeline(folder, "CPU", INFERENCE_PRECISION_HINT=precision)
     config = folder / "scheduler" / "scheduler_config.json"
 
     def picture(ask: Ask) -> Pixels | None:
-        kind = openvino_genai.Scheduler.Type.AUTO if ask.schedule is None else _GENAI.get(ask.schedule)
-        if kind is None:
+        if ask.schedule not in _GENAI:
             return None
-        pipeline.set_scheduler(openvino_genai.Scheduler.from_config(config, kind))
-        options: dict[str, Any] = {}
-        if ask.negative_prompt:
-            options["negative_prompt"] = ask.negative_prompt
-        tensor = pipeline.generate(
-            ask.prompt,
-            num_inference_steps=ask.steps,
-            guidance_scale=ask.guidance_scale,
-            width=ask.width,
-            height=ask.height,
-            generator=openvino_genai.TorchGenerator(ask.seed),
-            **options,
-        )
-        return tensor.data[0].copy()
+        pipeline.set_scheduler(openvino_genai.Scheduler.from_config(config, _GENAI[ask.schedule]))
+        generator = openvino_genai.TorchGenerator(ask.seed)
+        return pipeline.generate(ask.prompt, generator=generator, **_options(ask)).data[0].copy()
 
     return picture

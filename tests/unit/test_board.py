@@ -24,7 +24,7 @@ def use_cpu(nanoseconds: int) -> None:
 
 
 def test_a_stage_that_has_said_nothing_is_starting(board: Board) -> None:
-    assert [board.read(stage) for stage in range(STAGES)] == [Row(Doing.STARTING, 0, 0, 0, 0, 0, 0, 0)] * STAGES
+    assert [board.read(stage) for stage in range(STAGES)] == [Row(Doing.STARTING, 0, 0, 0, 0, 0, 0, 0, 0, 0)] * STAGES
 
 
 def test_a_beat_says_what_and_when(board: Board) -> None:
@@ -41,7 +41,7 @@ def test_each_stage_writes_its_own_row_only(board: Board) -> None:
     assert [board.read(stage).job for stage in range(STAGES)] == [1, 2, 3]
     board.clear(1)
     assert [board.read(stage).job for stage in range(STAGES)] == [1, 0, 3]
-    assert board.read(1) == Row(Doing.STARTING, 0, 0, 0, 0, 0, 0, 0)
+    assert board.read(1) == Row(Doing.STARTING, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
 def test_cpu_time_counts_from_load(board: Board) -> None:
@@ -72,9 +72,9 @@ def test_cpu_time_counts_from_load(board: Board) -> None:
 
 
 def test_the_row_holds_the_words_that_are_drawn(board: Board) -> None:
-    board.region.array(64 * 1, 64).view(np.uint64)[:] = range(1, 9)
-    assert board.read(1) == Row(Doing.LOADING, 2, 3, 4, 5, 6, 7, 8)
-    assert board.region.nbytes == 64 * STAGES
+    board.region.array(128 * 1, 128).view(np.uint64)[:] = range(1, 17)
+    assert board.read(1) == Row(Doing.LOADING, 2, 3, 4, 5, 6, 7, 8, 9, 10)
+    assert board.region.nbytes == 128 * STAGES
 
 
 BEACON = """

@@ -157,6 +157,7 @@ def test_generate_writes_every_picture_and_says_where(hub: FakeHub, out: Path, c
 def test_the_options_reach_the_server(hub: FakeHub, out: Path) -> None:
     words = ["--negative", "blurry", "--steps", "9", "--guidance", "2.5", "--size", "64x128", "--schedule", "euler"]
     words += ["--guidance-rescale", "0.5", "--format", "webp", "--seed", "3"]
+    words += ["--syntax", "a1111", "--clip-skip", "2"]
     assert main(["generate", "a cat", *words]) == 0
     (submit,) = hub.submits()
     assert submit == wire.Submit(
@@ -170,6 +171,8 @@ def test_the_options_reach_the_server(hub: FakeHub, out: Path) -> None:
         width=64,
         height=128,
         schedule="euler",
+        syntax="a1111",
+        clip_skip=2,
         output_format="webp",
     )
     assert list(files(out)) == ["0001-a-cat-3.webp"]

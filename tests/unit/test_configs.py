@@ -20,8 +20,8 @@ def test_it_loads(path: Path) -> None:
 def test_the_explained_one_names_every_key_with_its_default() -> None:
     path = FOLDER / "sd15.toml"
     explained = set(re.findall(r"^(\w+) = ", path.read_text(), re.MULTILINE))
-    sections = (config.ModelConfig, config.PipelineConfig, config.ListenConfig, config.DeadlinesConfig, config.StageConfig)
-    keys = {field.name for section in sections for field in msgspec.structs.fields(section)}
+    names = ("Model", "Pipeline", "Listen", "Deadlines", "Stage")
+    keys = {field.name for name in names for field in msgspec.structs.fields(getattr(config, f"{name}Config"))}
     assert explained == keys | {"load_attempts"}
     loaded = config.load(path, environ={})
     named = msgspec.structs.replace(loaded, model=msgspec.structs.replace(loaded.model, path=config.DEMO), stage=())

@@ -50,6 +50,7 @@ def ask_in_json(**fields: Any) -> list[Request]:
         ({"guidance_scale": -math.inf}, "`guidance_scale` is not a finite number"),
         *(({"guidance_rescale": wrong}, "`guidance_rescale` must be from 0 to 1") for wrong in (-0.1, 1.1, 1e308)),
         *(({"guidance_rescale": wrong}, "`guidance_rescale` must be from 0 to 1") for wrong in (math.nan, math.inf)),
+        *(({"clip_skip": wrong}, "`clip_skip` must be from 0 to 11") for wrong in (-1, 12, 10**300)),
         *(({"seed": seed}, "`seed` must be from 0 to 2^64 - 1") for seed in (-1, 2**64, 10**300)),
         ({"schedule": ""}, "`schedule` '' is unknown"),
         ({"schedule": "DDIM"}, "`schedule` 'DDIM' is unknown"),
@@ -81,6 +82,8 @@ def test_a_wrong_field_is_named_with_what_would_be_right(fields: dict[str, Any],
         *(({"steps": wrong}, "$.steps") for wrong in ("20", 0.5)),
         *(({"guidance_scale": wrong}, "") for wrong in ("7", math.nan, math.inf, -math.inf)),
         *(({"width": wrong}, "$.width") for wrong in ("512", "512xabc", 64.5)),
+        *(({"clip_skip": wrong}, "$.clip_skip") for wrong in ("1", 1.5, None)),
+        *(({"syntax": wrong}, "$.syntax") for wrong in ("A1111", "compel", None)),
         *(({"output_format": wrong}, "$.output_format") for wrong in ("gif", "PNG", "", None)),
         *(({key: "x"}, key) for key in ("size", "path", "fd", "implementation", "image", "response_format")),
     ],
@@ -120,6 +123,8 @@ def test_an_unknown_schedule_gets_the_list() -> None:
         {"guidance_scale": 100.0},
         {"guidance_rescale": 0.0},
         {"guidance_rescale": 1.0},
+        {"clip_skip": 11},
+        *({"syntax": syntax} for syntax in ("plain", "a1111")),
         {"seed": 0},
         {"seed": 2**64 - 1},
         {"width": 64, "height": 96},
@@ -198,6 +203,10 @@ def test_parameters_are_written_as_automatic1111_does() -> None:
 def test_parameters_have_no_line_for_what_is_empty_and_name_the_model_s_own_schedule() -> None:
     lines = ask()[0].metadata(CARD)["parameters"].splitlines()
     assert lines == ["a cat", "Steps: 3, Sampler: ddim, CFG scale: 7.5, Seed: 1234, Size: 64x64, Model: paper"]
+
+
+def test_skipped_layers_are_counted_as_automatic1111_does() -> None:
+    assert ask(clip_skip=1)[0].metadata(CARD)["parameters"].endswith(", Model: paper, Clip skip: 2")
 
 
 PROMPTS = st.text(min_size=1).filter(lambda text: text.strip() and "\0" not in text)

@@ -1,4 +1,4 @@
-"""How much of the picture is left at each training timestep.
+"""How much signal is left at each training timestep.
 
 `alphas_cumprod[t]` is the share of signal variance after t steps of noising. All float32, rounded where torch rounds,
 because near t = 0 the noise level is the small difference 1 - alphas_cumprod and the model was trained on that value.
@@ -18,7 +18,10 @@ def alphas_cumprod(settings: Settings, zero_terminal_snr: bool = False) -> NDArr
 
     With `zero_terminal_snr` they are stretched to end at 0 (arXiv 2305.08891, algorithm 1).
     """
-    kept = _cumprod(np.float32(1) - _betas(settings))
+    betas = _betas(settings)
+    if not ((betas > 0) & (betas < 1)).all():
+        raise ModelError("scheduler_config.json: betas must be between 0 and 1")
+    kept = _cumprod(np.float32(1) - betas)
     if not zero_terminal_snr:
         return kept
     root = np.sqrt(kept)

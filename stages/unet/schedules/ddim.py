@@ -21,7 +21,7 @@ class DdimSettings(ClipSettings, frozen=True, kw_only=True):
 
 
 class Ddim(Schedule):
-    """Takes the predicted picture and noises it again, with the predicted noise, to the next level."""
+    """Takes the denoised latents and noises them again, with the predicted noise, to the next level."""
 
     name = "ddim"
     settings_type = DdimSettings
@@ -34,13 +34,13 @@ class Ddim(Schedule):
         end = 1.0 if settings.set_alpha_to_one else float(signal[0])
         now, after = betas.at(signal, timesteps, end), betas.at(signal, following, end)
         self._prediction = Prediction(settings.prediction_type, np.sqrt(now), np.sqrt(1 - now), settings.clip)
-        self._picture_share, self._noise_share = np.sqrt([after, 1 - after]).astype(np.float32)
+        self._denoised_share, self._noise_share = np.sqrt([after, 1 - after]).astype(np.float32)
 
     def advance(
         self, index: int, model_output: Latents, latents: Latents, state: NDArray[np.float32], draw: Draw
     ) -> Latents:
         """See `Schedule.advance`."""
-        picture = self._prediction.picture(index, model_output, latents)
+        denoised = self._prediction.denoised(index, model_output, latents)
         noise = self._prediction.noise(index, model_output, latents)
-        result: Latents = self._picture_share[index] * picture + self._noise_share[index] * noise
+        result: Latents = self._denoised_share[index] * denoised + self._noise_share[index] * noise
         return result

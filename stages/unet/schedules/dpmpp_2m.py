@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from stages.unet.schedules import betas, sigmas
 from stages.unet.schedules.base import Draw, Latents, Schedule, remember, weighted_sum
 from stages.unet.schedules.prediction import Prediction
-from stages.unet.schedules.settings import SigmaSettings, read, refuse
+from stages.unet.schedules.settings import THRESHOLDING, SigmaSettings, read, refuse
 
 
 class DpmSettings(SigmaSettings, frozen=True, kw_only=True):
@@ -31,7 +31,7 @@ class DpmSettings(SigmaSettings, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        refuse(self.thresholding, "thresholding = true (made for pixels, not latents)")
+        refuse(self.thresholding, THRESHOLDING)
         refuse(self.use_lu_lambdas, "use_lu_lambdas = true")
         refuse(self.use_flow_sigmas, "use_flow_sigmas = true")
         refuse(self.lambda_min_clipped > -np.inf, "lambda_min_clipped")
@@ -39,9 +39,9 @@ class DpmSettings(SigmaSettings, frozen=True, kw_only=True):
 
 
 class Dpmpp2M(Schedule):
-    """Extrapolates the predicted picture from the last two evaluations, exactly in log sigma.
+    """Extrapolates the denoised latents of the last two evaluations; exact in what is linear in log sigma.
 
-    State: the last predicted picture.
+    State: the last denoised latents.
     """
 
     name = "dpmpp_2m"
@@ -59,19 +59,19 @@ class Dpmpp2M(Schedule):
         alphas = 1 / np.hypot(levels, 1)
         self._prediction = Prediction(settings.prediction_type, alphas[:-1], now * alphas[:-1])
 
+        rate = 2 if self.stochastic else 1  # at which latents are forgotten
         kept = after / now  # exp(-h), where h is the step in log sigma
-        decay = kept**2 if self.stochastic else kept
+        decay = kept**rate
         of_newest = alphas[1:] * (1 - decay)
         of_slope = np.zeros(steps)
         second = _second_order(settings, steps) & (after < now)
-        length = -np.log(kept, where=second, out=np.zeros(steps))
+        length = -np.log(kept[second])
         if settings.solver_type == "heun":
-            travelled = -np.log(decay, where=second, out=np.zeros(steps))
-            of_slope[second] = alphas[1:][second] - of_newest[second] / travelled[second]
+            of_slope[second] = alphas[1:][second] - of_newest[second] / (rate * length)
         else:
             of_slope[second] = of_newest[second] / 2
         length_before = np.log(now[:-1] / now[1:])
-        of_slope[1:] *= length[1:] / length_before
+        of_slope[second] *= length / length_before[second[1:]]
         of_latents = alphas[1:] / alphas[:-1] * decay
         self._weights = np.stack([of_latents, of_newest + of_slope, -of_slope], axis=1).astype(np.float32)
         self._fresh = (alphas[1:] * after * np.sqrt(1 - kept**2)).astype(np.float32)
@@ -80,9 +80,9 @@ class Dpmpp2M(Schedule):
         self, index: int, model_output: Latents, latents: Latents, state: NDArray[np.float32], draw: Draw
     ) -> Latents:
         """See `Schedule.advance`."""
-        picture = self._prediction.picture(index, model_output, latents)
-        result = weighted_sum(self._weights[index], [latents, picture, state[0]])
-        remember(state, picture)
+        denoised = self._prediction.denoised(index, model_output, latents)
+        result = weighted_sum(self._weights[index], [latents, denoised, state[0]])
+        remember(state, denoised)
         if self.stochastic:
             result += self._fresh[index] * draw()
         return result

@@ -48,7 +48,7 @@ class Heun(VarianceExploding):
         """See `Schedule.advance`."""
         first_slope, start = state
         stride = self._strides[index // 2]
-        slope: Latents = (latents - self._prediction.picture(index, model_output, latents)) / self._levels[index]
+        slope: Latents = (latents - self._prediction.denoised(index, model_output, latents)) / self._levels[index]
         if index % 2 == 0:
             first_slope[:] = slope
             start[:] = latents

@@ -15,7 +15,7 @@ SIGMA_DATA = 0.5
 
 
 class Lcm(Schedule):
-    """Jumps to the picture at every evaluation and noises it afresh to the next level; no noise after the last."""
+    """Jumps to the denoised latents every time and noises them afresh to the next level; no noise after the last."""
 
     name = "lcm"
     settings_type = DistilledSettings
@@ -27,7 +27,7 @@ class Lcm(Schedule):
         now = betas.at(signal, self.timesteps, 1.0)
         self._prediction = Prediction(settings.prediction_type, np.sqrt(now), np.sqrt(1 - now), settings.clip)
         after = now[1:]
-        self._picture_share, self._noise_share = np.sqrt([after, 1 - after]).astype(np.float32)
+        self._denoised_share, self._noise_share = np.sqrt([after, 1 - after]).astype(np.float32)
         scaled = self.timesteps * settings.timestep_scaling
         distance = scaled**2 + SIGMA_DATA**2
         self._skip = (SIGMA_DATA**2 / distance).astype(np.float32)
@@ -37,11 +37,11 @@ class Lcm(Schedule):
         self, index: int, model_output: Latents, latents: Latents, state: NDArray[np.float32], draw: Draw
     ) -> Latents:
         """See `Schedule.advance`."""
-        picture = self._prediction.picture(index, model_output, latents)
-        consistent: Latents = self._out[index] * picture + self._skip[index] * latents
+        denoised = self._prediction.denoised(index, model_output, latents)
+        consistent: Latents = self._out[index] * denoised + self._skip[index] * latents
         if index == len(self.timesteps) - 1:
             return consistent
-        result: Latents = self._picture_share[index] * consistent + self._noise_share[index] * draw()
+        result: Latents = self._denoised_share[index] * consistent + self._noise_share[index] * draw()
         return result
 
     def draws_before(self, index: int) -> int:

@@ -1,4 +1,4 @@
-"""What the U-Net's output says about the latents: the picture in them and the noise in them."""
+"""What the U-Net's output says of the latents: what they are without noise, and the noise."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,10 +9,10 @@ from stages.unet.schedules.settings import PredictionType
 
 
 class Prediction:
-    """Reads model outputs at every evaluation, where latents = alpha * picture + sigma * noise.
+    """Reads model outputs at every evaluation, where latents = alpha * denoised + sigma * noise.
 
     alphas, sigmas: float64 [evaluations]. Variance-preserving schedules have alpha**2 + sigma**2 = 1,
-    variance-exploding ones alpha = 1. `clip` bounds the picture, not the noise.
+    variance-exploding ones alpha = 1. `clip` bounds the denoised latents, not the noise.
 
     Each answer is one linear form of (latents, model_output), so an evaluation costs two products and a sum.
     """
@@ -31,21 +31,21 @@ class Prediction:
                     raise ModelError(
                         "scheduler_config.json: epsilon tells nothing at zero signal (rescale_betas_zero_snr)"
                     )
-                picture, noise = (one / alphas, -sigmas / alphas), (zero, one)
+                denoised, noise = (one / alphas, -sigmas / alphas), (zero, one)
             case "sample":
-                picture, noise = (zero, one), (one / sigmas, -alphas / sigmas)
+                denoised, noise = (zero, one), (one / sigmas, -alphas / sigmas)
             case "v_prediction":
                 norm = np.hypot(alphas, sigmas)
-                picture, noise = (alphas / norm**2, -sigmas / norm), (sigmas / norm**2, alphas / norm)
-        self._picture = np.stack(picture, axis=1).astype(np.float32)
+                denoised, noise = (alphas / norm**2, -sigmas / norm), (sigmas / norm**2, alphas / norm)
+        self._denoised = np.stack(denoised, axis=1).astype(np.float32)
         self._noise = np.stack(noise, axis=1).astype(np.float32)
         self._clip = clip
 
-    def picture(self, index: int, model_output: Latents, latents: Latents) -> Latents:
+    def denoised(self, index: int, model_output: Latents, latents: Latents) -> Latents:
         """The denoised latents as the model sees them at evaluation `index`."""
-        of_latents, of_output = self._picture[index]
-        picture: Latents = of_latents * latents + of_output * model_output
-        return picture if self._clip is None else np.clip(picture, -self._clip, self._clip, out=picture)
+        of_latents, of_output = self._denoised[index]
+        denoised: Latents = of_latents * latents + of_output * model_output
+        return denoised if self._clip is None else np.clip(denoised, -self._clip, self._clip, out=denoised)
 
     def noise(self, index: int, model_output: Latents, latents: Latents) -> Latents:
         """The noise that the model sees at evaluation `index`."""

@@ -1,18 +1,21 @@
 """scheduler_config.json as typed fields.
 
 Each schedule extends `Settings` with the fields, and the defaults, of the diffusers class it stands for. A value that
-is not honoured is a value its type does not admit, so nothing is dropped silently.
+is not honoured is one that its type does not admit or its `__post_init__` refuses.
 """
 
 from collections.abc import Mapping
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from stages.core.errors import ModelError
 
 PredictionType = Literal["epsilon", "v_prediction", "sample"]
 """What the U-Net was trained to output: the noise, the velocity, or the denoised latents."""
+
+THRESHOLDING = "thresholding = true (made for pixels, not latents)"
 
 S = TypeVar("S", bound="Settings")
 
@@ -20,7 +23,7 @@ S = TypeVar("S", bound="Settings")
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The fields every schedule has."""
 
-    num_train_timesteps: int = 1000
+    num_train_timesteps: Annotated[int, Meta(ge=2, le=1_000_000)] = 1000
     beta_start: float = 0.0001
     beta_end: float = 0.02
     beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "linear"
@@ -31,18 +34,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ClipSettings(Settings, frozen=True, kw_only=True):
-    """The fields of schedules that can clip the predicted picture."""
+    """The fields of schedules that can clip the denoised latents."""
 
     clip_sample: bool = False
     clip_sample_range: float = 1.0
     thresholding: bool = False
 
     def __post_init__(self) -> None:
-        refuse(self.thresholding, "thresholding = true (made for pixels, not latents)")
+        refuse(self.thresholding, THRESHOLDING)
 
     @property
     def clip(self) -> float | None:
-        """The largest magnitude of a predicted picture, None for any."""
+        """The largest magnitude of denoised latents, None for any."""
         return self.clip_sample_range if self.clip_sample else None
 
 
@@ -52,7 +55,7 @@ class DistilledSettings(ClipSettings, frozen=True, kw_only=True):
     beta_start: float = 0.00085
     beta_end: float = 0.012
     beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "scaled_linear"
-    original_inference_steps: int = 50
+    original_inference_steps: Annotated[int, Meta(ge=1)] = 50
     timestep_scaling: float = 10.0
     rescale_betas_zero_snr: bool = False
 

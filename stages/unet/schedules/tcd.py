@@ -28,17 +28,18 @@ class Tcd(Schedule):
         following = np.append(self.timesteps[1:], 0)
         beneath = np.floor((np.float32(1) - GAMMA) * following.astype(np.float32)).astype(np.int64)
         now, after, jump = (signal[t].astype(np.float64) for t in (self.timesteps, following, beneath))
+        # Without clip_sample, which diffusers' TCDScheduler takes and does not apply.
         self._prediction = Prediction(settings.prediction_type, np.sqrt(now), np.sqrt(1 - now))
-        self._picture_share, self._noise_share = np.sqrt([after, after * (1 - jump) / jump]).astype(np.float32)
+        self._denoised_share, self._noise_share = np.sqrt([after, after * (1 - jump) / jump]).astype(np.float32)
         self._fresh = np.sqrt(1 - after / jump).astype(np.float32)
 
     def advance(
         self, index: int, model_output: Latents, latents: Latents, state: NDArray[np.float32], draw: Draw
     ) -> Latents:
         """See `Schedule.advance`."""
-        picture = self._prediction.picture(index, model_output, latents)
+        denoised = self._prediction.denoised(index, model_output, latents)
         noise = self._prediction.noise(index, model_output, latents)
-        result: Latents = self._picture_share[index] * picture + self._noise_share[index] * noise
+        result: Latents = self._denoised_share[index] * denoised + self._noise_share[index] * noise
         if index < len(self.timesteps) - 1:
             result += self._fresh[index] * draw()
         return result

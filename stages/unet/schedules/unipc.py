@@ -1,4 +1,4 @@
-"""UniPC, the multistep predictor-corrector B(h) of arXiv 2302.04867, predicting the picture."""
+"""UniPC, the multistep predictor-corrector B(h) of arXiv 2302.04867, predicting denoised latents."""
 
 import math
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from stages.core.errors import ModelError
 from stages.unet.schedules import betas, sigmas
 from stages.unet.schedules.base import Draw, Latents, Schedule, remember, weighted_sum
 from stages.unet.schedules.prediction import Prediction
-from stages.unet.schedules.settings import SigmaSettings, read, refuse
+from stages.unet.schedules.settings import THRESHOLDING, SigmaSettings, read, refuse
 
 MAX_ORDER = 3
 
@@ -32,7 +32,7 @@ class UniPCSettings(SigmaSettings, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        refuse(self.thresholding, "thresholding = true (made for pixels, not latents)")
+        refuse(self.thresholding, THRESHOLDING)
         refuse(not self.predict_x0, "predict_x0 = false")
         refuse(self.use_flow_sigmas, "use_flow_sigmas = true")
         endless = self.solver_order > 1 and not self.lower_order_final and self.final_sigmas_type == "zero"
@@ -40,9 +40,9 @@ class UniPCSettings(SigmaSettings, frozen=True, kw_only=True):
 
 
 class UniPC(Schedule):
-    """Corrects the last step with the picture found at its end, then predicts the next one.
+    """Corrects the last step with the denoised latents found at its end, then predicts the next one.
 
-    State: the (corrected) latents of the last evaluation, then the last three predicted pictures, newest first.
+    State: the (corrected) latents of the last evaluation, then the last three denoised latents, newest first.
     """
 
     name = "unipc"
@@ -59,8 +59,8 @@ class UniPC(Schedule):
         alphas = 1 / np.hypot(levels, 1)
         self._prediction = Prediction(settings.prediction_type, alphas[:-1], (levels * alphas)[:-1])
 
-        self._predictors = np.zeros((steps, 1 + MAX_ORDER), np.float32)  # of latents, pictures newest first
-        self._correctors = np.zeros((steps, 2 + MAX_ORDER), np.float32)  # of last latents, new picture, older ones
+        self._predictors = np.zeros((steps, 1 + MAX_ORDER), np.float32)  # of latents, denoised newest first
+        self._correctors = np.zeros((steps, 2 + MAX_ORDER), np.float32)  # of last latents, denoised, those before
         for index in range(steps):
             left = steps - index if settings.lower_order_final else MAX_ORDER
             order = min(settings.solver_order, left, index + 1)
@@ -74,20 +74,20 @@ class UniPC(Schedule):
         self, index: int, model_output: Latents, latents: Latents, state: NDArray[np.float32], draw: Draw
     ) -> Latents:
         """See `Schedule.advance`."""
-        before, pictures = state[0], state[1:]
-        picture = self._prediction.picture(index, model_output, latents)
+        before, history = state[0], state[1:]
+        denoised = self._prediction.denoised(index, model_output, latents)
         if self._correctors[index].any():
-            latents = weighted_sum(self._correctors[index], [before, picture, *pictures])
-        remember(pictures, picture)
+            latents = weighted_sum(self._correctors[index], [before, denoised, *history])
+        remember(history, denoised)
         before[:] = latents
-        return weighted_sum(self._predictors[index], [latents, *pictures])
+        return weighted_sum(self._predictors[index], [latents, *history])
 
 
 def _weights(levels: NDArray[np.float64], start: int, order: int, bh1: bool, *, corrected: bool) -> NDArray[np.float64]:
     """One step from levels[start] to levels[start + 1] as a linear form.
 
-    Predicting: of the latents at the start and the pictures at start, start - 1, ... (`order` of them). Correcting: of
-    the latents at the start, the picture at the end, and the same pictures. Names are the paper's.
+    Predicting: of the latents at the start and the denoised ones of start, start - 1, ... (`order` of them).
+    Correcting: of the latents at the start, the denoised ones of the end, and those as before. Names are the paper's.
     """
     now, after = levels[start], levels[start + 1]
     alpha = 1 / np.hypot(after, 1)
@@ -108,8 +108,8 @@ def _weights(levels: NDArray[np.float64], start: int, order: int, bh1: bool, *, 
         rhos = np.array([0.5]) if order == 1 else np.linalg.solve(r, b)
     else:
         rhos = np.array([0.5]) if order == 2 else np.linalg.solve(r[:-1, :-1], b[:-1])
-    of_pictures = -alpha * b_h * rhos / rks[: len(rhos)]
-    of_newest = -alpha * phi_1 - of_pictures.sum()
+    of_history = -alpha * b_h * rhos / rks[: len(rhos)]
+    of_newest = -alpha * phi_1 - of_history.sum()
     if corrected:
-        return np.concatenate([[of_latents, of_pictures[-1], of_newest], of_pictures[:-1]])
-    return np.concatenate([[of_latents, of_newest], of_pictures])
+        return np.concatenate([[of_latents, of_history[-1], of_newest], of_history[:-1]])
+    return np.concatenate([[of_latents, of_newest], of_history])

@@ -1,4 +1,4 @@
-"""What Euler, ancestral Euler, Heun and LMS share: latents = picture + sigma * noise."""
+"""What Euler, ancestral Euler, Heun and LMS share: latents = denoised + sigma * noise."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ class VarianceExploding(Schedule):
         """For constructors. timesteps [evaluations]; sigmas [evaluations], the level of the latents evaluated."""
         self.timesteps = timesteps
         highest = float(sigmas.max())
-        # Only the leading spacing starts below the training's last timestep, where some picture is left.
+        # Only the leading spacing starts below the training's last timestep, where some signal is left.
         self.init_noise_sigma = float(np.hypot(highest, 1)) if settings.timestep_spacing == "leading" else highest
         self._input_scale = (1 / np.hypot(sigmas, 1)).astype(np.float32)
         self._prediction = Prediction(settings.prediction_type, np.ones_like(sigmas), sigmas, clip)

@@ -1,0 +1,98 @@
+"""Pictures of every family beside those of diffusers, optimum-intel and openvino-genai, from the same weights."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import openvino as ov
+import pytest
+
+from orchestrator.__main__ import main
+from tests.parity.ask import NEGATIVE, OWN, PROMPT, SEED, WIDE, asks
+from tests.parity.export import Workshop
+from tests.parity.families import FAMILIES
+from tests.parity.gallery import PEERS, Gallery, Program
+from tests.parity.ours import overrides, pixels, submit
+from tests.parity.peers import psnr
+from tests.server import run, serving
+
+NEAR = 45.0
+"""dB. Two programs that compute the same in float32 are this near; one wrong constant, and they are not."""
+
+EMBEDDED = "embedded"
+CASES = [(name, label) for name, family in FAMILIES.items() for label in asks(family)]
+needs_bf16 = pytest.mark.skipif(
+    "BF16" not in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"), reason="this CPU does not compute in bf16"
+)
+
+# The first test of a family exports it and starts its programs.
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.mark.parametrize(("family", "label"), CASES)
+def test_the_picture_is_diffusers_picture(gallery: Gallery, family: str, label: str) -> None:
+    ours, theirs = (gallery.pictures(family, program)[label] for program in ("triptych", "diffusers"))
+    assert psnr(ours, theirs) >= NEAR
+
+
+@pytest.mark.parametrize("peer", PEERS)
+@pytest.mark.parametrize(("family", "label"), CASES)
+def test_the_picture_is_the_one_of_other_runtimes(gallery: Gallery, family: str, label: str, peer: Program) -> None:
+    theirs = gallery.pictures(family, peer).get(label)
+    if theirs is None:
+        pytest.skip(FAMILIES[family].without_genai or f"{peer} has no such schedule")
+    if peer == "openvino-genai" and label == WIDE and FAMILIES[family].genai_at_another_size:
+        pytest.skip(FAMILIES[family].genai_at_another_size)
+    assert psnr(gallery.pictures(family, "triptych")[label], theirs) >= NEAR
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_difference_would_show(gallery: Gallery, family: str) -> None:
+    """Guards the tests above: pictures are not flat, and prompt, negative prompt and guidance count."""
+    pictures = gallery.pictures(family, "diffusers")
+    (first, ask), *others = [(pictures[label], ask) for label, ask in asks(FAMILIES[family]).items()]
+    assert first.std() > 20
+    for other, of in others:
+        if of == replace(ask, prompt=of.prompt, negative_prompt=of.negative_prompt, guidance_scale=of.guidance_scale):
+            assert psnr(first, other) < 40
+
+
+@pytest.mark.parametrize("family", ["sd15", "lcm", "sdxl"])
+def test_rows_of_other_jobs_do_not_change_a_picture(gallery: Gallery, workshop: Workshop, family: str) -> None:
+    ask = next(iter(asks(FAMILIES[family]).values()))
+    others = [replace(ask, prompt=f"{number} cats", seed=number, steps=ask.steps + number) for number in (1, 2, 3)]
+    folder = workshop.openvino_folder(FAMILIES[family])
+    with serving(*overrides(folder, "f32", [ask]), "stage.unet.max_rows=8") as server, server.client() as client:
+        outcome = run(client, [submit(each, str(number)) for number, each in enumerate([*others, ask])])
+    forwards = [
+        {piece.began_ns for piece in outcome.traced[id] if piece.what == "step"} for id in ("0", "1", "2", "3")
+    ]
+    assert len(forwards[3]) >= ask.steps
+    assert forwards[3] & forwards[0] & forwards[1] & forwards[2], "no forward held rows of all four jobs"
+    alone = gallery.pictures(family, "triptych")[next(iter(asks(FAMILIES[family])))]
+    assert psnr(alone, pixels(outcome.images["3", 0])) >= NEAR
+
+
+@needs_bf16
+def test_bf16_is_no_further_from_f32_than_the_peers_bf16(gallery: Gallery) -> None:
+    """On trained weights, whose rounding errors are those of a model in use."""
+    truth = gallery.pictures(EMBEDDED, "diffusers")
+    distances = {
+        program: np.mean([psnr(truth[label], picture) for label, picture in pictures.items()])
+        for program in ("triptych", *PEERS)
+        if (pictures := gallery.pictures(EMBEDDED, program, "bf16"))
+    }
+    for peer in PEERS:
+        assert distances["triptych"] >= distances[peer] - 0.5, distances
+
+
+@pytest.mark.parametrize(("precision", "near"), [("f32", 51.0), pytest.param("bf16", 50.5, marks=needs_bf16)])
+def test_the_command_line_draws_diffusers_astronaut(
+    gallery: Gallery, tmp_path: Path, precision: str, near: float
+) -> None:
+    """What openvino-genai stands at is 51.3 and 50.9 dB."""
+    command = ["generate", PROMPT, "--negative", NEGATIVE, "--seed", str(SEED), "-o", str(tmp_path)]
+    assert main([*command, "--set", f"model.precision={precision}"]) == 0
+    (file,) = tmp_path.glob("*.png")
+    astronaut = gallery.pictures(EMBEDDED, "diffusers")[OWN]
+    assert psnr(astronaut, pixels(file.read_bytes())) >= near
