@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import CLIPTokenizerFast
+from transformers import CLIPTokenizerFast  # type: ignore[attr-defined]  # an alias that is made at run time
 from transformers.utils import logging
 
 from stages.core.embeds import Floats

@@ -27,8 +27,8 @@ def embedded() -> Pair:
 
 
 @pytest.fixture(scope="module", params=["sd15-older", "sdxl"])
-def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    family, workshop = FAMILIES[request.param], Workshop(tmp_path_factory.mktemp("models"))
+def exported(request: pytest.FixtureRequest, workshop: Workshop) -> Pair:
+    family = FAMILIES[request.param]
     pipeline = diffusers.DiffusionPipeline.from_pretrained(workshop.torch_folder(family), local_files_only=True)
     return Encoder(workshop.openvino_folder(family)), pipeline
 

@@ -200,6 +200,14 @@ def test_zero_terminal_snr(name: str, steps: int, config: Config, seed: int) -> 
     assert_same(name, config, steps, seed)
 
 
+@pytest.mark.parametrize("order", [1, 2, 3])
+@pytest.mark.parametrize("steps", [4, 20])
+def test_unipc_bh1(order: int, steps: int) -> None:
+    """Which diffusers brings only to a last sigma above zero, to zero it multiplies 0 by infinity."""
+    config = {"solver_type": "bh1", "solver_order": order, "final_sigmas_type": "sigma_min"}
+    assert_same("unipc", BETAS | config, steps)
+
+
 def saved(kind: type, **fields: Any) -> dict[str, Any]:
     """The scheduler_config.json that diffusers writes: every field of the class, defaults as well."""
     with warnings.catch_warnings():

@@ -18,7 +18,8 @@ class Encoder:
 
     def __init__(self, folder: Path) -> None:
         self._card = read_card(folder)
-        decided = plan(Config(model=ModelConfig(precision="f32")), self._card, Machine.here())
+        config = ModelConfig(precision="f32", embed_cache_mb=0)  # else what is asked for again would not be made again
+        decided = plan(Config(model=config), self._card, Machine.here())
         spec = next(spec for spec in decided.stages if spec.kind == "text")
         layout = Layout(decided.pools)
         self._arena = Arena(layout)
