@@ -3,11 +3,8 @@
 import logging
 import os
 import secrets
-import signal
-import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from typing import Literal, assert_never
 
 import msgspec
@@ -17,6 +14,7 @@ from orchestrator import lease as leasing
 from orchestrator import router as routing
 from orchestrator import supervisor as supervision
 from orchestrator.child import Child
+from orchestrator.inbox import Inbox, signals
 from orchestrator.keeper import Keeper
 from orchestrator.observe import Observer
 from orchestrator.plan import Machine, Plan, plan
@@ -31,9 +29,6 @@ from stages.core.errors import BadRequest, TriptychError
 from stages.core.link import ClientHub, StageHub
 
 log = logging.getLogger("triptych")
-
-_KILL_S = 2.0
-"""A killed process that is not gone by then is in the kernel's hands; nothing is gained by waiting."""
 
 
 class Ready(msgspec.Struct, frozen=True):
@@ -54,53 +49,10 @@ def serve(config: Config, *, ready: Callable[[Ready], None], lifeline: int | Non
     """
     hub = Hub(config, plan(config, card(config), Machine.here()), ready, lifeline)
     try:
-        with Keeper(hub.address), _signals() as inbox:
+        with Keeper(hub.address), signals() as inbox:
             return hub.run(inbox)
     finally:
         hub.close()
-
-
-class Inbox:
-    """Signals that have come, and a descriptor that is readable while some may have."""
-
-    def __init__(self, wakeup: socket.socket) -> None:
-        self._wakeup = wakeup
-        self._signals: list[int] = []
-
-    def fileno(self) -> int:
-        """For a poll set."""
-        return self._wakeup.fileno()
-
-    def append(self, number: int) -> None:
-        """Called by the signal handler."""
-        self._signals.append(number)
-
-    def take(self) -> list[int]:
-        """All signals since the last call."""
-        with suppress(BlockingIOError):
-            self._wakeup.recv(4096)
-        signals, self._signals = self._signals, []
-        return signals
-
-
-@contextmanager
-def _signals() -> Iterator[Inbox]:
-    """SIGINT and SIGTERM go into an inbox for the loop to read, and wake its poll."""
-    theirs, ours = socket.socketpair()
-    theirs.setblocking(False)
-    ours.setblocking(False)
-    inbox = Inbox(ours)
-    handled = (signal.SIGINT, signal.SIGTERM)
-    old_fd = signal.set_wakeup_fd(theirs.fileno())
-    old = [signal.signal(number, lambda number, _frame: inbox.append(number)) for number in handled]
-    try:
-        yield inbox
-    finally:
-        signal.set_wakeup_fd(old_fd)
-        for number, handler in zip(handled, old, strict=True):
-            signal.signal(number, handler)
-        theirs.close()
-        ours.close()
 
 
 class Hub:
@@ -154,10 +106,10 @@ class Hub:
         while not (self._stopping and self._supervisor.gone):
             events = dict(self._poller.poll(self._patience()))
             # 1. Who wants us to stop. A second signal, and the end of our own life-line, are obeyed at once.
-            signals = inbox.take() if inbox.fileno() in events else []
-            if self._lifeline in events or (signals and (self._state == "draining" or len(signals) > 1)):
-                return self._end(130 if signals else 0)
-            if signals:
+            received = inbox.take() if inbox.fileno() in events else []
+            if self._lifeline in events or (received and (self._state == "draining" or len(received) > 1)):
+                return self._end(130 if received else 0)
+            if received:
                 self._drain()
             # 2. What stages have said, before any news of their death: it was said earlier.
             for pid, message in self._stages.receive():
