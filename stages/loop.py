@@ -13,6 +13,7 @@ def serve(stage: Stage, link: StageLink) -> None:
     """Work until told to stop, or until the orchestrator has died; in turns, only while holding the lease."""
     turns = stage.spec.takes_turns
     may_work = not turns
+    worked = asked_back = False  # since the lease was granted
     while not link.orphaned():
         # 1. Take in what has arrived; wait only when there is nothing to do, or it is not our turn.
         for message in link.receive(wait=stage.idle or not may_work):
@@ -31,15 +32,15 @@ def serve(stage: Stage, link: StageLink) -> None:
                 case Grant():
                     may_work = True
                 case AskBack():
-                    if may_work:
-                        may_work = False
-                        link.send(Yielded())
+                    asked_back = may_work
                 case Stop():
                     return
                 case _:
                     assert_never(message)
-        # 2. One unit of work, reported as it goes.
-        if may_work and not stage.idle:
+        # 2. One unit of work, reported as it goes. A lease is good for one even if it was asked back at once: or else
+        #    two stages that ask each other back would do nothing but that.
+        if may_work and not stage.idle and not (asked_back and worked):
+            worked = True
             try:
                 for report in stage.step():
                     link.send(report)
@@ -48,9 +49,9 @@ def serve(stage: Stage, link: StageLink) -> None:
                     stage.drop(job)
                     link.send(_fault(job, error))
                 stage.beacon.beat(Doing.IDLE)
-        # 3. Cores that we have no use for are somebody else's turn.
-        if turns and may_work and stage.idle:
-            may_work = False
+        # 3. Cores that were asked back, or that we have no use for, are somebody else's turn.
+        if turns and may_work and (asked_back or stage.idle):
+            may_work = worked = asked_back = False
             link.send(Yielded())
 
 

@@ -44,7 +44,7 @@ HISTORIES: dict[str, History] = {
         ("unet-0 wants", []),
         ("vae-0 wants", [AskBack("unet-0")]),
         ("vae-0 wants", []),
-        ("unet-0 yields", [Grant("vae-0")]),
+        ("unet-0 is done", [Grant("vae-0")]),
         ("vae-0 is done", []),
     ],
     "the decoder borrows the cores of the U-Net for one picture": [
