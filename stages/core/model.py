@@ -44,7 +44,6 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     native: tuple[int, int]
     """Width and height in pixels the model was trained for."""
     scaling_factor: float
-    shift_factor: float
     latents_mean: tuple[float, ...]
     """By channel; empty for most models."""
     latents_std: tuple[float, ...]
@@ -66,15 +65,13 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     def latents_centre_and_scale(self) -> tuple[list[float], list[float]]:
         """By channel, the c and s of (x - c) / s, which turns the U-Net's latents x into what the decoder takes.
 
-        That is x / scaling_factor + shift_factor, or, where the VAE knows the mean and deviation of its latents,
-        x * std / scaling_factor + mean.
+        That is x / scaling_factor, or, where the VAE knows the mean and deviation of its latents, x * std /
+        scaling_factor + mean. A `shift_factor` is for other families: the pipelines of these do not read it.
         """
         if self.latents_mean and self.latents_std:
             scales = [self.scaling_factor / std for std in self.latents_std]
             return [-mean * scale for mean, scale in zip(self.latents_mean, scales, strict=True)], scales
-        return [-self.shift_factor * self.scaling_factor] * self.latent_channels, [
-            self.scaling_factor
-        ] * self.latent_channels
+        return [0.0] * self.latent_channels, [self.scaling_factor] * self.latent_channels
 
     def rows(self, guidance_scale: float) -> int:
         """Batch rows of one image: a second one, for the negative prompt, only under classifier-free guidance."""
@@ -124,7 +121,6 @@ def read_card(folder: Path) -> ModelCard:
         zero_negative=index.force_zeros_for_empty_prompt,
         native=(width * downscale, height * downscale),
         scaling_factor=vae.scaling_factor or 0.18215,
-        shift_factor=vae.shift_factor or 0.0,
         latents_mean=vae.latents_mean or (),
         latents_std=vae.latents_std or (),
         guidance_embed_dim=distilled,
@@ -169,7 +165,6 @@ class _Vae(msgspec.Struct, frozen=True):
 
     block_out_channels: Annotated[tuple[int, ...], msgspec.Meta(min_length=1, max_length=8)]
     scaling_factor: float | None = None
-    shift_factor: float | None = None
     latents_mean: tuple[float, ...] | None = None
     latents_std: tuple[float, ...] | None = None
 

@@ -1,4 +1,4 @@
-"""Model folders of a family, both kinds: diffusers' with torch weights, and what `optimum-cli export openvino` makes."""
+"""Model folders of a family: diffusers' with torch weights, and what `optimum-cli export openvino` makes of it."""
 
 import json
 import shutil

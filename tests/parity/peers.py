@@ -30,13 +30,16 @@ def psnr(one: Pixels, other: Pixels) -> float:
 
 def over_torch(folder: Path) -> Peer:
     """diffusers, in float32."""
-    return _diffusers(diffusers.DiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32))
+    return _diffusers(
+        diffusers.DiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
+    )
 
 
 def over_openvino(folder: Path, precision: str) -> Peer:
     """optimum-intel: diffusers' pipeline code, OpenVINO's modules."""
     options = {"INFERENCE_PRECISION_HINT": precision}
-    return _diffusers(OVDiffusionPipeline.from_pretrained(str(folder), device="CPU", ov_config=options))
+    pipeline = OVDiffusionPipeline.from_pretrained(str(folder), device="CPU", ov_config=options, local_files_only=True)
+    return _diffusers(pipeline)
 
 
 def _diffusers(pipeline: diffusers.DiffusionPipeline) -> Peer:

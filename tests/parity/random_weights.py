@@ -10,7 +10,6 @@ from collections.abc import Iterator
 import diffusers
 import torch
 
-
 _LOUDER = {"attn2.to_out.0.weight": 4.0, "time_emb_proj.weight": 4.0, "add_embedding.linear_2.weight": 4.0}
 """Where the prompt, the timestep and SDXL's conditions enter the U-Net, by the ends of the parameters' names."""
 
@@ -20,7 +19,7 @@ _CONTRAST = 0.4
 
 @torch.no_grad()
 def enliven(pipeline: diffusers.DiffusionPipeline) -> None:
-    """Scale the weights of `pipeline`, in place: a U-Net whose output is as strong as noise, a decoder with contrast."""
+    """Scale the weights, in place, until the U-Net's output is as strong as noise and the decoder's has contrast."""
     unet, vae = pipeline.unet, pipeline.vae
     for name, parameter in unet.named_parameters():
         for end, factor in _LOUDER.items():

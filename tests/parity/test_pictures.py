@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
-import numpy as np
 import openvino as ov
 import pytest
 
@@ -31,8 +31,8 @@ pytestmark = pytest.mark.timeout(300)
 
 @pytest.mark.parametrize(("family", "label"), CASES)
 def test_the_picture_is_diffusers_picture(gallery: Gallery, family: str, label: str) -> None:
-    ours, theirs = (gallery.pictures(family, program)[label] for program in ("triptych", "diffusers"))
-    assert psnr(ours, theirs) >= NEAR
+    distance = psnr(*(gallery.pictures(family, program)[label] for program in ("triptych", "diffusers")))
+    assert distance >= NEAR
 
 
 @pytest.mark.parametrize("peer", PEERS)
@@ -43,7 +43,8 @@ def test_the_picture_is_the_one_of_other_runtimes(gallery: Gallery, family: str,
         pytest.skip(FAMILIES[family].without_genai or f"{peer} has no such schedule")
     if peer == "openvino-genai" and label == WIDE and FAMILIES[family].genai_at_another_size:
         pytest.skip(FAMILIES[family].genai_at_another_size)
-    assert psnr(gallery.pictures(family, "triptych")[label], theirs) >= NEAR
+    distance = psnr(gallery.pictures(family, "triptych")[label], theirs)
+    assert distance >= NEAR
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -54,36 +55,35 @@ def test_a_difference_would_show(gallery: Gallery, family: str) -> None:
     assert first.std() > 20
     for other, of in others:
         if of == replace(ask, prompt=of.prompt, negative_prompt=of.negative_prompt, guidance_scale=of.guidance_scale):
-            assert psnr(first, other) < 40
+            distance = psnr(first, other)
+            assert distance < 40, of
 
 
 @pytest.mark.parametrize("family", ["sd15", "lcm", "sdxl"])
 def test_rows_of_other_jobs_do_not_change_a_picture(gallery: Gallery, workshop: Workshop, family: str) -> None:
-    ask = next(iter(asks(FAMILIES[family]).values()))
-    others = [replace(ask, prompt=f"{number} cats", seed=number, steps=ask.steps + number) for number in (1, 2, 3)]
+    label, ask = next(iter(asks(FAMILIES[family]).items()))
+    others = [replace(ask, prompt=f"{number} cats", seed=number, steps=ask.steps + 8) for number in (1, 2, 3)]
     folder = workshop.openvino_folder(FAMILIES[family])
     with serving(*overrides(folder, "f32", [ask]), "stage.unet.max_rows=8") as server, server.client() as client:
-        outcome = run(client, [submit(each, str(number)) for number, each in enumerate([*others, ask])])
-    forwards = [
-        {piece.began_ns for piece in outcome.traced[id] if piece.what == "step"} for id in ("0", "1", "2", "3")
-    ]
-    assert len(forwards[3]) >= ask.steps
-    assert forwards[3] & forwards[0] & forwards[1] & forwards[2], "no forward held rows of all four jobs"
-    alone = gallery.pictures(family, "triptych")[next(iter(asks(FAMILIES[family])))]
-    assert psnr(alone, pixels(outcome.images["3", 0])) >= NEAR
+        outcome = run(client, [submit(each, str(number)) for number, each in enumerate([ask, *others])])
+    forwards = [{work.began_ns for work in slices if work.what == "step"} for slices in outcome.traced.values()]
+    assert set.intersection(*forwards), "no forward held rows of all four jobs"
+    alone = gallery.pictures(family, "triptych")[label]
+    distance = psnr(alone, pixels(outcome.images["0", 0]))
+    assert distance >= NEAR
 
 
 @needs_bf16
-def test_bf16_is_no_further_from_f32_than_the_peers_bf16(gallery: Gallery) -> None:
-    """On trained weights, whose rounding errors are those of a model in use."""
+@pytest.mark.parametrize("peer", PEERS)
+def test_bf16_is_no_further_from_f32_than_the_peers_bf16(gallery: Gallery, peer: Program) -> None:
+    """On trained weights; the mean, because which rounding errors cancel out is chance in a single picture."""
     truth = gallery.pictures(EMBEDDED, "diffusers")
-    distances = {
-        program: np.mean([psnr(truth[label], picture) for label, picture in pictures.items()])
-        for program in ("triptych", *PEERS)
-        if (pictures := gallery.pictures(EMBEDDED, program, "bf16"))
-    }
-    for peer in PEERS:
-        assert distances["triptych"] >= distances[peer] - 0.5, distances
+    theirs = gallery.pictures(EMBEDDED, peer, "bf16")
+    ours = gallery.pictures(EMBEDDED, "triptych", "bf16")
+    distance, peers_distance = (
+        fmean(psnr(truth[label], pictures[label]) for label in theirs) for pictures in (ours, theirs)
+    )
+    assert distance >= peers_distance - 0.5
 
 
 @pytest.mark.parametrize(("precision", "near"), [("f32", 51.0), pytest.param("bf16", 50.5, marks=needs_bf16)])
@@ -95,4 +95,5 @@ def test_the_command_line_draws_diffusers_astronaut(
     assert main([*command, "--set", f"model.precision={precision}"]) == 0
     (file,) = tmp_path.glob("*.png")
     astronaut = gallery.pictures(EMBEDDED, "diffusers")[OWN]
-    assert psnr(astronaut, pixels(file.read_bytes())) >= near
+    distance = psnr(astronaut, pixels(file.read_bytes()))
+    assert distance >= near

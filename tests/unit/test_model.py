@@ -50,7 +50,6 @@ def test_the_embedded_model_says_what_its_parts_say() -> None:
     assert card.native == (vae["sample_size"], vae["sample_size"])
     assert card.latent_shape(*card.native) == (vae["latent_channels"], unet["sample_size"], unet["sample_size"])
     assert card.scaling_factor == vae["scaling_factor"] != 0.18215
-    assert card.shift_factor == 0.0
     assert card.scheduler == read(DEMO / "scheduler" / "scheduler_config.json")
     assert {"num_inference_steps": card.steps, "guidance_scale": card.guidance_scale} == read(
         DEMO / "generation_config.json"
@@ -73,11 +72,11 @@ def test_a_distilled_unet_takes_one_row_and_few_steps(folder: Path) -> None:
 
 def test_a_folder_need_not_say_everything(folder: Path) -> None:
     (folder / "generation_config.json").unlink()
-    change(folder / "vae_decoder" / "config.json", scaling_factor=None, shift_factor=0.1)
+    change(folder / "vae_decoder" / "config.json", scaling_factor=None)
     change(folder / "unet" / "config.json", sample_size=[64, 96])
     card = read_card(folder)
     assert (card.steps, card.guidance_scale) == (25, 7.5)
-    assert (card.scaling_factor, card.shift_factor) == (0.18215, 0.1)
+    assert card.latents_centre_and_scale == ([0.0] * 4, [0.18215] * 4)
     assert card.native == (96 * card.downscale, 64 * card.downscale)
     assert card.latent_shape(*card.native)[1:] == (64, 96)
 
@@ -150,7 +149,7 @@ def test_a_missing_key_is_named(part: str, key: str, folder: Path) -> None:
         ("unet/config.json", "time_cond_proj_dim", "256"),
         *(("vae_decoder/config.json", "block_out_channels", value) for value in (4, [], [1] * 1000)),
         ("vae_decoder/config.json", "scaling_factor", "0.2"),
-        ("vae_decoder/config.json", "shift_factor", [0.1]),
+        ("vae_decoder/config.json", "latents_mean", 0.1),
         *(("generation_config.json", "num_inference_steps", value) for value in (None, "25", 0)),
         ("generation_config.json", "guidance_scale", None),
         ("model_index.json", "force_zeros_for_empty_prompt", "yes"),
@@ -195,3 +194,11 @@ def test_what_is_no_folder_is_refused_by_name(make: Callable[[Path], object], tm
 def test_textual_inversion_embeddings_are_no_model(tmp_path: Path) -> None:
     (tmp_path / "learned_embeds.safetensors").touch()
     assert refusal(tmp_path) == f"{tmp_path}: textual-inversion embeddings, which are not served, and no model"
+
+
+def test_latents_of_known_mean_and_deviation_are_put_back_by_channel(folder: Path) -> None:
+    mean, std = [0.0, 1.0, -1.0, 2.0], [1.0, 2.0, 4.0, 8.0]
+    change(folder / "vae_decoder" / "config.json", scaling_factor=0.5, latents_mean=mean, latents_std=std)
+    centre, scale = read_card(folder).latents_centre_and_scale
+    for c, s, m, d in zip(centre, scale, mean, std, strict=True):
+        assert (3.0 - c) / s == pytest.approx(3.0 * d / 0.5 + m)
