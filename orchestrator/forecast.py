@@ -85,5 +85,6 @@ class Forecast:
         if min_steps is not None and steps >= min_steps:
             return [msgspec.structs.replace(request, steps=steps) for request in requests]
         error = DeadlineInfeasible(f"this would take {needed:.3g} s, and {allowed:.3g} s are allowed by `deadline_s`")
-        error.retry_after_s = round(needed - allowed, 3)
+        if needed - before <= allowed:  # else it takes too long by itself, and waiting is no help
+            error.retry_after_s = round(needed - allowed, 3)
         raise error

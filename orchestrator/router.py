@@ -481,8 +481,13 @@ class Router:
         job.prompt.slices.append(piece)
 
     def _take(self) -> list[Action]:
+        """What is to be done, for stages first.
+
+        They wait for it; and where telling a client shows that it has gone, its jobs must not be dropped before they
+        were sent.
+        """
         actions, self._actions = self._actions, []
-        return actions
+        return sorted(actions, key=lambda action: isinstance(action, ToClient))
 
 
 def _timings(job: Job, now_ns: int) -> wire.Timings:

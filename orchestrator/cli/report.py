@@ -77,7 +77,7 @@ class PlainReport:
 
     def failure(self, failure: Failure) -> None:
         """What went wrong, and with which prompt."""
-        which = f"{legible(failure.prompt, 60)}: " if failure.prompt is not None else ""
+        which = f"{legible(failure.prompt, 60)}: " if failure.prompt and failure.prompt.strip() else ""
         print(f"triptych: error: {which}{legible(failure.message, 500)}", file=sys.stderr, flush=True)
 
     def summary(self, session: Session, seconds: float, start_s: float, folder: Path) -> None:

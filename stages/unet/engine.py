@@ -66,8 +66,8 @@ class UnetStage(Stage):
 
     @property
     def idle(self) -> bool:
-        """Whether no sequence is here."""
-        return not self._sequences
+        """Whether no sequence is here, and no forward in flight: those of dropped sequences are landed, too."""
+        return not self._sequences and not self._flights
 
     @property
     def precision(self) -> str:
@@ -112,10 +112,12 @@ class UnetStage(Stage):
         self._sequences = [sequence for sequence in self._sequences if sequence.run.job != job]
 
     def step(self) -> Iterator[Report]:
-        """Launch what can fly, land the forward that has flown longest."""
+        """Launch what can fly, land the forward that has flown longest, or all where the cores may be lent now."""
         while len(self._flights) < self.spec.streams and (group := self._group()):
             yield from self._launch(group)
         if self._flights:
+            yield from self._land(self._flights.popleft())
+        while self.spec.takes_turns and self._flights:
             yield from self._land(self._flights.popleft())
         if self.idle:
             self.beacon.beat(Doing.IDLE)

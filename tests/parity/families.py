@@ -196,6 +196,10 @@ def _vae(**more: object) -> diffusers.AutoencoderKL:
     )
 
 
+EVERY_SCHEDULE = (
+    *("ddim", "pndm", "euler", "euler_a", "heun", "lms", "dpmpp_2m", "dpmpp_2m_sde", "unipc", "lcm", "tcd"),
+    *("dpmpp_2m_karras", "euler_karras", "euler_exponential", "unipc_beta"),
+)
 _OTHER_VAE = "it adds shift_factor, which diffusers leaves out for these families, and leaves out latents_mean"
 _SDXL_SIZE = "it gives the U-Net width before height"
 
@@ -213,7 +217,12 @@ FAMILIES: Mapping[str, Family] = {
             guidance_scale=4.0,
             more_prompts=("a sketch of a castle at sunset", "a cat in the snow"),
         ),
-        Family(name="sd15", like="stable-diffusion-v1-5/stable-diffusion-v1-5", build=stable_diffusion_1),
+        Family(
+            name="sd15",
+            like="stable-diffusion-v1-5/stable-diffusion-v1-5",
+            build=stable_diffusion_1,
+            schedules=(None, *EVERY_SCHEDULE),
+        ),
         Family(
             name="sd15-older",
             like="an export of 2023",
