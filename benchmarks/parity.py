@@ -115,10 +115,14 @@ def own_schedule(workshop: Workshop, family: Family) -> str:
 
 
 def genai(family: Family) -> str:
-    """Why GenAI's column is empty, or far off."""
+    """Why GenAI's column is empty."""
     if family.without_genai:
         return f"GenAI left out: {family.without_genai}"
-    return f"GenAI with {WIDE}: {family.genai_at_another_size}" if family.genai_at_another_size else ""
+    return (
+        f"GenAI left out where the picture is {WIDE}: {family.genai_at_another_size}"
+        if family.genai_at_another_size
+        else ""
+    )
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ class Forecast:
         now = now_ns / 1e9
         rows = self._card.rows(requests[0].guidance_scale)
         one = self.estimate.of("text", rows * requests[0].steps)
-        rank = self._key(claim, one, 0, now)
+        rank = (*self._key(claim, one, 0, now), math.inf)  # of those that are equal, the newest
         before = sum(self.left(job) for job in jobs if self.rank(job, now_ns) < rank)
         allowed = claim.deadline - now
         needed = before + one * len(requests)

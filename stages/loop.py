@@ -28,6 +28,8 @@ def serve(stage: Stage, link: StageLink) -> None:
                         link.send(sketched)
                 case Drop(job):
                     stage.drop(job)
+                    if stage.idle:
+                        stage.beacon.beat(Doing.IDLE)
                     link.send(Dropped(job))
                 case Grant():
                     may_work = True

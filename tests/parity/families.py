@@ -69,7 +69,7 @@ class Family:
     without_genai: str = ""
     """Why openvino-genai is not asked."""
     genai_at_another_size: str = ""
-    """Why openvino-genai's picture is another one where it is no square."""
+    """Why openvino-genai is asked for square pictures only."""
 
 
 def stable_diffusion_1() -> Pipeline:

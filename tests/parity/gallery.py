@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Literal
 
 from tests.parity import peers
-from tests.parity.ask import asks
+from tests.parity.ask import WIDE, Ask, asks
 from tests.parity.export import Workshop
-from tests.parity.families import FAMILIES
+from tests.parity.families import FAMILIES, Family
 from tests.parity.ours import triptych
 from tests.parity.peers import Pixels
 
@@ -15,31 +15,46 @@ PEERS: tuple[Program, ...] = ("optimum-intel", "openvino-genai")
 """Programs that run the same IR."""
 
 
+def asked(program: Program, family: Family) -> dict[str, Ask]:
+    """The pictures that `program` makes of a family, by label."""
+    labelled = asks(family)
+    if program != "openvino-genai":
+        return labelled
+    if family.without_genai:
+        return {}
+    known = {label: ask for label, ask in labelled.items() if ask.schedule in peers.GENAI_SCHEDULES}
+    if family.genai_at_another_size:
+        del known[WIDE]
+    return known
+
+
 class Gallery:
-    """The pictures, by label of their ask, made when they are first looked at."""
+    """The pictures, by label, made when they are first looked at."""
 
     def __init__(self, workshop: Workshop) -> None:
         self._workshop = workshop
         self._hung: dict[tuple[str, Program, str], Mapping[str, Pixels]] = {}
 
     def pictures(self, family: str, program: Program, precision: str = "f32") -> Mapping[str, Pixels]:
-        """Without those that `program` does not make."""
+        """All that `program` makes of a family."""
         key = (family, program, precision)
         if key not in self._hung:
-            self._hung[key] = self._make(*key)
+            self._hung[key] = self._make(FAMILIES[family], program, precision)
         return self._hung[key]
 
-    def _make(self, name: str, program: Program, precision: str) -> Mapping[str, Pixels]:
-        family = FAMILIES[name]
-        labelled = asks(family)
-        if program == "diffusers":
-            peer = peers.over_torch(self._workshop.torch_folder(family))
-        else:
-            folder = self._workshop.openvino_folder(family)
-            if program == "triptych":
+    def _make(self, family: Family, program: Program, precision: str) -> Mapping[str, Pixels]:
+        labelled = asked(program, family)
+        if not labelled:
+            return {}
+        match program:
+            case "triptych":
+                folder = self._workshop.openvino_folder(family)
                 return dict(zip(labelled, triptych(folder, precision, list(labelled.values())), strict=True))
-            if program == "openvino-genai" and family.without_genai:
-                return {}
-            peer = (peers.genai if program == "openvino-genai" else peers.over_openvino)(folder, precision)
-        made = {label: peer(ask) for label, ask in labelled.items()}
-        return {label: picture for label, picture in made.items() if picture is not None}
+            case "diffusers":
+                assert precision == "f32"
+                peer = peers.over_torch(self._workshop.torch_folder(family))
+            case "optimum-intel":
+                peer = peers.over_openvino(self._workshop.openvino_folder(family), precision)
+            case "openvino-genai":
+                peer = peers.genai(self._workshop.openvino_folder(family), precision)
+        return {label: peer(ask) for label, ask in labelled.items()}

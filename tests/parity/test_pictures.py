@@ -8,10 +8,10 @@ import openvino as ov
 import pytest
 
 from orchestrator.__main__ import main
-from tests.parity.ask import NEGATIVE, OWN, PROMPT, SEED, WIDE, asks
+from tests.parity.ask import NEGATIVE, OWN, PROMPT, SEED, asks
 from tests.parity.export import Workshop
 from tests.parity.families import FAMILIES
-from tests.parity.gallery import PEERS, Gallery, Program
+from tests.parity.gallery import PEERS, Gallery, Program, asked
 from tests.parity.ours import overrides, pixels, submit
 from tests.parity.peers import psnr
 from tests.server import run, serving
@@ -21,6 +21,9 @@ NEAR = 45.0
 
 EMBEDDED = "embedded"
 CASES = [(name, label) for name, family in FAMILIES.items() for label in asks(family)]
+PEER_CASES = [
+    (name, label, peer) for name, family in FAMILIES.items() for peer in PEERS for label in asked(peer, family)
+]
 needs_bf16 = pytest.mark.skipif(
     "BF16" not in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"), reason="this CPU does not compute in bf16"
 )
@@ -35,15 +38,9 @@ def test_the_picture_is_diffusers_picture(gallery: Gallery, family: str, label: 
     assert distance >= NEAR
 
 
-@pytest.mark.parametrize("peer", PEERS)
-@pytest.mark.parametrize(("family", "label"), CASES)
+@pytest.mark.parametrize(("family", "label", "peer"), PEER_CASES)
 def test_the_picture_is_the_one_of_other_runtimes(gallery: Gallery, family: str, label: str, peer: Program) -> None:
-    theirs = gallery.pictures(family, peer).get(label)
-    if theirs is None:
-        pytest.skip(FAMILIES[family].without_genai or f"{peer} has no such schedule")
-    if peer == "openvino-genai" and label == WIDE and FAMILIES[family].genai_at_another_size:
-        pytest.skip(FAMILIES[family].genai_at_another_size)
-    distance = psnr(gallery.pictures(family, "triptych")[label], theirs)
+    distance = psnr(*(gallery.pictures(family, program)[label] for program in ("triptych", peer)))
     assert distance >= NEAR
 
 

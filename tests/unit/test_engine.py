@@ -155,7 +155,13 @@ class Bench:
     """The stage, the arena around it, and a hub that takes every slot back the moment it may."""
 
     def __init__(
-        self, *, max_rows: int = 2, streams: int = 1, order: Order = "arrival", turns: bool = False, card: ModelCard = CARD
+        self,
+        *,
+        max_rows: int = 2,
+        streams: int = 1,
+        order: Order = "arrival",
+        turns: bool = False,
+        card: ModelCard = CARD,
     ) -> None:
         config = Config(
             model=ModelConfig(sizes=tuple(f"{width}x{height}" for width, height in SIZES)),
@@ -329,11 +335,15 @@ class Coming(msgspec.Struct, frozen=True):
 
 
 COMING = st.builds(
-    Coming, ASKED, st.integers(0, 8), st.none() | st.none() | st.integers(0, 12), st.integers(0, 5).map(lambda n: n == 5)
+    Coming,
+    ASKED,
+    st.integers(0, 8),
+    st.none() | st.none() | st.integers(0, 12),
+    st.integers(0, 5).map(lambda n: n == 5),
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(
     st.lists(COMING, min_size=1, max_size=6),
     st.integers(2, 8),
@@ -411,9 +421,7 @@ def test_several_forwards_are_in_flight_at_once_each_with_jobs_of_its_own(bench:
     assert [one.ends[job] for job in range(4)] == [["put"]] * 4
 
 
-def test_a_forward_is_compiled_once_for_its_shape(
-    bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_forward_is_compiled_once_for_its_shape(bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[tuple[int, ...]] = []
 
     class Counting(FakeRuntime):

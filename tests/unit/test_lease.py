@@ -12,7 +12,7 @@ from orchestrator.lease import Action, AskBack, Grant, Leases
 from orchestrator.plan import plan
 from stages.core import wire
 from stages.core.arena import Layout, SlotRef, View
-from stages.core.board import Beacon, Board
+from stages.core.board import Beacon, Board, Doing
 from stages.core.config import Config, PipelineConfig, StageSpec
 from stages.core.region import Region
 from stages.core.wire import Kind
@@ -256,6 +256,17 @@ class FakeStage(Stage):
         yield wire.Stepped(self.jobs.pop(0), 1, 1, 0, 1)
 
 
+class BusyStage(FakeStage):
+    """Says on the board what it does."""
+
+    def admit(self, run: wire.Run) -> None:
+        self.jobs += [run.job] * 9
+
+    def step(self) -> Iterator[wire.Report]:
+        self.beacon.beat(Doing.BUSY, self.jobs[0])
+        yield from super().step()
+
+
 class FakeLink:
     """Brings what was written down, a batch at a time; the orchestrator dies when there is no more."""
 
@@ -331,6 +342,21 @@ def test_a_lease_is_good_for_one_unit_of_work_even_if_asked_back_at_once(stage: 
 def test_a_lease_is_let_go_once(stage: FakeStage) -> None:
     said = play(stage, [job(1), wire.Grant()], [], [wire.AskBack()], [wire.AskBack()], [])
     assert said == "| Stepped | Stepped Yielded | | |"
+
+
+def test_who_watches_the_board_sees_that_there_is_nothing_left_to_do(spec: StageSpec) -> None:
+    layout = Layout(spec.pools)
+    board = Board(3)
+    region = Region.create("test", layout.nbytes)
+    view = View(region.fd, layout, spec.number)
+    busy = BusyStage(spec, view, Beacon(board.region, spec.number))
+    busy.load()
+    play(busy, [job(1), wire.Grant()], [])
+    assert board.read(spec.number).doing is Doing.BUSY
+    play(busy, [wire.Drop(1)])
+    assert board.read(spec.number).doing is Doing.IDLE
+    view.close()
+    board.close()
 
 
 def test_a_lease_without_work_is_let_go(stage: FakeStage) -> None:

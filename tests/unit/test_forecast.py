@@ -1,0 +1,295 @@
+"""An encoding takes a second, a row of a step 5 seconds, a decoding 3; a job at guidance has two rows."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.forecast import Forecast
+from orchestrator.jobs import Job, Prompt
+from orchestrator.request import Request, resolve
+from stages.core import wire
+from stages.core.errors import DeadlineInfeasible
+from stages.core.order import ORDERS, Claim, Order
+from stages.core.wire import KINDS
+from tests.unit.cards import CARD, DISTILLED
+
+SECOND = 1_000_000_000
+NOW = 1000 * SECOND
+SIZES = (CARD.native,)
+
+
+def forecast(order: Order = "arrival", *, known: bool = True) -> Forecast:
+    made = Forecast(CARD, order)
+    for kind, seconds in zip(KINDS, (1, 5, 3), strict=True) if known else ():
+        made.estimate.learn(kind, seconds * SECOND)
+    return made
+
+
+def requests(steps: int = 1, n: int = 1, guidance_scale: float = 7.5) -> list[Request]:
+    submit = wire.Submit(id="x", prompt="a cat", steps=steps, n=n, guidance_scale=guidance_scale)
+    return resolve(submit, CARD, SIZES, 0)
+
+
+def own(steps: int) -> float:
+    """Seconds of one image by itself."""
+    return 1 + 10 * steps + 3
+
+
+class Jobs:
+    """Jobs as the router makes them."""
+
+    def __init__(self) -> None:
+        self.all: list[Job] = []
+
+    def prompt(
+        self,
+        steps: int = 1,
+        *,
+        n: int = 1,
+        age: float = 0,
+        priority: int = 0,
+        deadline: float | None = None,
+        guidance_scale: float = 7.5,
+    ) -> list[Job]:
+        """A prompt submitted `age` seconds ago, with a deadline in so many seconds; its jobs."""
+        prompt = Prompt(b"client", f"{len(self.all)}", False, 0, NOW)
+        submitted = NOW - int(age * SECOND)
+        claim = Claim(submitted / 1e9, priority, None if deadline is None else NOW / 1e9 + deadline)
+        made = []
+        for index, request in enumerate(requests(steps, n, guidance_scale)):
+            made.append(Job(len(self.all) + 1, prompt, index, request, submitted, claim))
+            self.all.append(made[-1])
+        return made
+
+    def one(self, steps: int = 1, **fields: object) -> Job:
+        [job] = self.prompt(steps, **fields)  # type: ignore[arg-type]
+        return job
+
+
+@pytest.fixture
+def jobs() -> Jobs:
+    return Jobs()
+
+
+def into_unet(job: Job, step: int = 0, evaluations: int | None = None) -> Job:
+    """As the router leaves it when the U-Net has said how many evaluations there are."""
+    job.kind, job.stage = "unet", "unet-0"
+    job.step, job.steps = step, evaluations or job.request.steps
+    return job
+
+
+# What is left.
+
+
+def test_what_is_left_is_told_by_stage_and_step(jobs: Jobs) -> None:
+    told = forecast()
+    job = jobs.one(4)
+    assert told.left(job) == pytest.approx(1 + 40 + 3)
+    assert told.left(into_unet(job)) == pytest.approx(40 + 3)
+    assert told.left(into_unet(job, 3)) == pytest.approx(10 + 3)
+    assert told.left(into_unet(job, 5, evaluations=7)) == pytest.approx(20 + 3)  # a schedule of second order
+    job.kind, job.step = "vae", 0
+    assert told.left(job) == pytest.approx(3)
+
+
+def test_rows_count(jobs: Jobs) -> None:
+    assert forecast().left(jobs.one(4, guidance_scale=1.0)) == pytest.approx(1 + 20 + 3)
+    distilled = Forecast(DISTILLED, "arrival")
+    distilled.estimate = forecast().estimate
+    assert distilled.left(jobs.one(4, guidance_scale=7.5)) == pytest.approx(1 + 20 + 3)
+
+
+# When it will be done.
+
+
+def test_nothing_is_told_before_everything_was_seen(jobs: Jobs) -> None:
+    told = forecast(known=False)
+    job = jobs.one(deadline=0.0)
+    assert not told.known
+    assert told.eta(job, jobs.all, NOW) is None
+    assert told.first_done(jobs.all) is None
+    assert told.lateness(job, NOW) == -math.inf
+    asked = requests(9)
+    assert told.fit(asked, job.claim, None, jobs.all, NOW) == asked
+
+
+def test_eta_is_the_work_of_all_that_go_before_and_its_own(jobs: Jobs) -> None:
+    told = forecast("shortest")
+    short, long, longer = jobs.one(1), jobs.one(2), jobs.one(3)
+    assert told.eta(short, jobs.all, NOW) == pytest.approx(own(1))
+    assert told.eta(long, jobs.all, NOW) == pytest.approx(own(1) + own(2))
+    assert told.eta(longer, jobs.all, NOW) == pytest.approx(own(1) + own(2) + own(3))
+    into_unet(longer, 2)  # a second less than the short one
+    assert told.eta(longer, jobs.all, NOW) == pytest.approx(13)
+    assert told.eta(short, jobs.all, NOW) == pytest.approx(13 + own(1))
+
+
+def test_jobs_that_are_equal_in_all_have_an_eta_each(jobs: Jobs) -> None:
+    told = forecast("shortest")
+    alike = jobs.prompt(1, n=3)
+    assert [told.eta(job, jobs.all, NOW) for job in alike] == pytest.approx([own(1), 2 * own(1), 3 * own(1)])
+
+
+@given(
+    st.sampled_from(ORDERS), st.lists(st.tuples(st.integers(1, 5), st.integers(0, 90), st.integers(-1, 1)), max_size=8)
+)
+def test_the_one_that_goes_last_is_done_when_all_are(order: Order, drawn: list[tuple[int, int, int]]) -> None:
+    jobs = Jobs()
+    told = forecast(order)
+    for steps, age, priority in drawn:
+        jobs.one(steps, age=age, priority=priority)
+    ranked = sorted(jobs.all, key=lambda job: told.rank(job, NOW))
+    etas = [told.eta(job, jobs.all, NOW) for job in ranked]
+    done = 0.0
+    for job, eta in zip(ranked, etas, strict=True):
+        done += told.left(job)
+        assert eta == pytest.approx(done, abs=0.001)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_no_two_ranks_are_equal(order: Order, jobs: Jobs) -> None:
+    told = forecast(order)
+    ranks = [told.rank(job, NOW) for job in jobs.prompt(1, n=5)]
+    assert ranks == sorted(set(ranks))
+
+
+def test_there_is_room_when_the_first_is_done(jobs: Jobs) -> None:
+    told = forecast()
+    assert told.first_done([]) == 0.0
+    jobs.one(5)
+    jobs.one(2)
+    assert told.first_done(jobs.all) == pytest.approx(own(2))
+
+
+# Where it stands.
+
+
+def test_the_position_counts_images_that_wait_and_go_before(jobs: Jobs) -> None:
+    told = forecast("shortest")
+    jobs.prompt(1, n=2)
+    [mine] = jobs.prompt(2)
+    jobs.one(3)
+    assert told.position(mine.prompt, jobs.all, NOW) == 2
+    jobs.all[0].stage = "text-0"  # it waits no more
+    assert told.position(mine.prompt, jobs.all, NOW) == 1
+    into_unet(jobs.all[1])
+    assert told.position(mine.prompt, jobs.all, NOW) == 0
+
+
+def test_the_position_is_that_of_the_prompt_s_first_image_that_waits(jobs: Jobs) -> None:
+    told = forecast()
+    jobs.one(1, age=9)
+    mine = jobs.prompt(1, n=3, age=5)
+    jobs.one(1, age=1)
+    assert told.position(mine[0].prompt, jobs.all, NOW) == 1
+    for job in mine:
+        into_unet(job)
+    assert told.position(mine[0].prompt, jobs.all, NOW) == 0  # none of it waits
+
+
+# Deadlines.
+
+
+def test_lateness_is_by_how_much_the_deadline_would_be_missed(jobs: Jobs) -> None:
+    told = forecast()
+    job = jobs.one(2, deadline=30.0)
+    assert told.lateness(job, NOW) == pytest.approx(own(2) - 30)
+    assert told.lateness(job, NOW + 10 * SECOND) == pytest.approx(own(2) - 20)
+    assert told.lateness(into_unet(job, 1), NOW + 10 * SECOND) == pytest.approx(13 - 20)
+    assert told.lateness(jobs.one(99), NOW) == -math.inf
+
+
+def fit(jobs: Jobs, asked: list[Request], deadline: float | None, min_steps: int | None = None) -> list[int]:
+    """The steps of what was taken in."""
+    claim = Claim(NOW / 1e9, 0, None if deadline is None else NOW / 1e9 + deadline)
+    taken = forecast().fit(asked, claim, min_steps, jobs.all, NOW)
+    assert [(r.seed, r.prompt) for r in taken] == [(r.seed, r.prompt) for r in asked]
+    return [request.steps for request in taken]
+
+
+def test_what_can_be_in_time_is_taken_as_it_is(jobs: Jobs) -> None:
+    assert fit(jobs, requests(4), own(4) + 0.01) == [4]
+    assert fit(jobs, requests(4), None) == [4]
+    assert fit(jobs, requests(4), own(4) + 0.01, min_steps=1) == [4]
+
+
+def test_what_cannot_is_refused_and_told_the_earliest_time(jobs: Jobs) -> None:
+    jobs.one(2)
+    with pytest.raises(DeadlineInfeasible, match=r"would take 68 s, and 50 s are allowed") as caught:
+        fit(jobs, requests(4), 50.0)
+    assert caught.value.retry_after_s == pytest.approx(own(2) + own(4) - 50)
+    assert caught.value.retryable
+
+
+def test_what_takes_too_long_by_itself_is_not_told_to_come_again(jobs: Jobs) -> None:
+    jobs.one(2)
+    with pytest.raises(DeadlineInfeasible) as caught:
+        fit(jobs, requests(4), own(4) - 1)
+    assert caught.value.retry_after_s is None
+
+
+def test_who_goes_behind_does_not_count_against_a_deadline(jobs: Jobs) -> None:
+    jobs.one(50)
+    claim = Claim(NOW / 1e9, 0, NOW / 1e9 + own(1) + 1)
+    assert len(forecast("shortest").fit(requests(1), claim, None, jobs.all, NOW)) == 1
+    with pytest.raises(DeadlineInfeasible):
+        forecast("arrival").fit(requests(1), claim, None, jobs.all, NOW)
+
+
+def test_fewer_steps_only_if_that_is_allowed_and_as_many_as_there_is_time_for(jobs: Jobs) -> None:
+    for steps in (1, 2, 3):
+        assert fit(jobs, requests(4), own(steps) + 0.01, min_steps=1) == [steps]
+        assert fit(jobs, requests(4), own(steps + 1) - 0.01, min_steps=steps) == [steps]
+        with pytest.raises(DeadlineInfeasible):
+            fit(jobs, requests(4), own(steps) + 0.01, min_steps=steps + 1)
+        with pytest.raises(DeadlineInfeasible):
+            fit(jobs, requests(4), own(steps) + 0.01)
+    with pytest.raises(DeadlineInfeasible):
+        fit(jobs, requests(4), own(1) - 0.01, min_steps=1)
+
+
+def test_every_image_of_a_prompt_counts(jobs: Jobs) -> None:
+    assert fit(jobs, requests(4, n=3), 3 * own(4) + 0.01) == [4, 4, 4]
+    with pytest.raises(DeadlineInfeasible):
+        fit(jobs, requests(4, n=3), 3 * own(4) - 0.01)
+    assert fit(jobs, requests(4, n=3), 3 * own(4) - 0.01, min_steps=2) == [3, 3, 3]
+    assert fit(jobs, requests(4, n=3), 3 * own(2) + 0.01, min_steps=2) == [2, 2, 2]
+
+
+@given(
+    before=st.lists(st.integers(1, 6), max_size=4),
+    steps=st.integers(1, 20),
+    n=st.integers(1, 4),
+    guidance=st.sampled_from([1.0, 7.5]),
+    deadline=st.floats(0, 500),
+    min_steps=st.none() | st.integers(1, 20),
+)
+def test_what_is_taken_in_is_in_time_and_what_is_refused_could_not_be(
+    before: list[int], steps: int, n: int, guidance: float, deadline: float, min_steps: int | None
+) -> None:
+    jobs = Jobs()
+    for each in before:
+        jobs.one(each, age=1)
+    step_s = 10 if guidance > 1 else 5
+    ahead = sum(own(each) for each in before)
+
+    def takes(count: int) -> float:
+        return ahead + n * (4 + step_s * count)
+
+    least = min(steps if min_steps is None else min_steps, steps)
+    refused: DeadlineInfeasible | None = None
+    try:
+        [taken] = {*fit(jobs, requests(steps, n, guidance), deadline, least if min_steps else None)}
+    except DeadlineInfeasible as error:
+        refused = error
+    if refused is None:
+        assert least <= taken <= steps
+        assert takes(taken) <= deadline + 1e-6
+        assert taken == steps or takes(taken + 1) > deadline - 1e-6, "it could have had a step more"
+    else:
+        assert takes(least) > deadline - 1e-6
+        in_time_later = takes(steps) - ahead <= deadline
+        wait = pytest.approx(takes(steps) - deadline, abs=0.001)
+        assert refused.retry_after_s == (wait if in_time_later else None)
