@@ -364,11 +364,12 @@ def test_a_short_job_overtakes_a_long_one_at_work_which_keeps_its_slot(shortest:
     assert shortest.all_free()
 
 
-def test_a_longer_job_waits_its_turn_outside(shortest: Onlooker) -> None:
-    for number, steps in enumerate((10, 10, 11)):
-        shortest.submit(str(number), steps=steps)
+@pytest.mark.parametrize("steps", [11, 15, 21])
+def test_a_job_that_does_not_go_before_all_there_waits_outside(steps: int, shortest: Onlooker) -> None:
+    for number, each in enumerate((20, 10, steps)):
+        shortest.submit(str(number), steps=each)
         shortest.work(TEXT)
-    assert len(shortest.jobs(UNET)) == shortest.plan.depths["unet"]
+    assert [run.steps for run in shortest.processes[UNET].held if isinstance(run, wire.RunUnet)] == [20, 10]
     shortest.settle()
     assert shortest.all_free()
 
