@@ -11,7 +11,8 @@ from step to step, lends it for one encoding or decoding, and has it back::
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+
+import msgspec
 
 from stages.core.wire import Kind
 
@@ -19,13 +20,13 @@ _URGENCY: dict[Kind, int] = {"vae": 0, "text": 0, "unet": 1}
 """Smaller goes first: what is short, and feeds or frees the long loop, may interrupt it."""
 
 
-class Grant(NamedTuple):
+class Grant(msgspec.Struct, frozen=True):
     """Let `stage` compute."""
 
     stage: str
 
 
-class AskBack(NamedTuple):
+class AskBack(msgspec.Struct, frozen=True):
     """Have `stage` yield at its next boundary."""
 
     stage: str

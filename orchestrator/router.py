@@ -262,7 +262,7 @@ class Router:
 
     def _stepped(self, job: Job, stepped: wire.Stepped, now_ns: int) -> None:
         rows = self._plan.card.rows(job.request.guidance_scale)
-        self.forecast.estimate.learn("unet", stepped.ended_ns - stepped.began_ns, rows)
+        self.forecast.estimate.learn("unet", stepped.cost_ns, rows)
         if job.prompt.trace:
             self._slice(job, "step", stepped.began_ns, stepped.ended_ns, stepped.step)
         self._progress(job, stepped.step, stepped.steps, now_ns)

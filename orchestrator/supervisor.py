@@ -17,7 +17,8 @@ Stages are started in pipeline order and stopped in reverse, one by one, as in O
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple
+
+import msgspec
 
 from stages.core.errors import StartFailed, TriptychError, by_code
 
@@ -31,25 +32,25 @@ class State(Enum):
     GONE = "gone"
 
 
-class Spawn(NamedTuple):
+class Spawn(msgspec.Struct, frozen=True):
     """Start a process for `stage`."""
 
     stage: str
 
 
-class Stop(NamedTuple):
+class Stop(msgspec.Struct, frozen=True):
     """Ask the process of `stage` to leave."""
 
     stage: str
 
 
-class Kill(NamedTuple):
+class Kill(msgspec.Struct, frozen=True):
     """Kill the process of `stage`, which did not do in time what it had to."""
 
     stage: str
 
 
-class GiveUp(NamedTuple):
+class GiveUp(msgspec.Struct, frozen=True):
     """The pipeline cannot be had; say `error` and end."""
 
     error: TriptychError

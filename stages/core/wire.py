@@ -389,6 +389,8 @@ class Stepped(_Packed, frozen=True):
     steps: int
     began_ns: int
     ended_ns: int
+    cost_ns: int
+    """Its share of the forward: other jobs may have rows in it, and other forwards be in flight."""
 
 
 class Put(_Packed, frozen=True):

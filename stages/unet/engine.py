@@ -161,7 +161,9 @@ class UnetStage(Stage):
         self.beacon.busy((ended - flight.began_ns) // self.spec.streams)
         self.beacon.beat(Doing.BUSY, first.run.job, first.step, first.steps)
         for sequence in [sequence for sequence in flight.group if sequence in self._sequences]:
-            yield Stepped(sequence.run.job, sequence.step, sequence.steps, flight.began_ns, ended)
+            share = sequence.rows / flight.shape.rows / self.spec.streams
+            cost = round((ended - flight.began_ns) * share)
+            yield Stepped(sequence.run.job, sequence.step, sequence.steps, flight.began_ns, ended, cost)
             if not np.isfinite(sequence.latents).all():
                 self.drop(sequence.run.job)
                 yield Fault(sequence.run.job, BadOutput.code, "the U-Net's output holds NaN or Inf, in f32 too")

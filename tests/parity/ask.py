@@ -24,6 +24,8 @@ class Ask:
     seed: int = SEED
     steps: int
     guidance_scale: float
+    guidance_rescale: float = 0.0
+    clip_skip: int = 0
     schedule: str | None = None
     width: int
     height: int
@@ -44,6 +46,8 @@ def asks(family: Family) -> dict[str, Ask]:
     labelled |= {f'"{prompt}"': replace(first, prompt=prompt) for prompt in family.more_prompts}
     if guided:
         labelled[MILD] = replace(first, guidance_scale=first.guidance_scale / 2)
+        labelled["clip skip"] = replace(first, clip_skip=1)
     if first.negative_prompt:
+        labelled["guidance rescale"] = replace(first, guidance_rescale=0.7)
         labelled[PLAIN] = replace(first, negative_prompt="")
     return labelled | {WIDE: replace(first, width=first.width * 3 // 2)}

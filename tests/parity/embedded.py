@@ -38,8 +38,6 @@ def embedded_pipeline() -> diffusers.StableDiffusionPipeline:
     """diffusers' pipeline with the embedded model's weights, float32. Its VAE can decode only."""
     folder = demo_folder()
     vae = diffusers.AutoencoderKL.from_config(_config(folder / "vae_decoder"))
-    for part in (vae.encoder, vae.quant_conv):
-        part.to_empty(device="cpu")
     unet = diffusers.UNet2DConditionModel.from_config(_config(folder / "unet"))
     text_encoder = CLIPTextModel(CLIPTextConfig.from_pretrained(folder / "text_encoder"))
     for module, part, left_out in (

@@ -18,14 +18,19 @@ PEERS: tuple[Program, ...] = ("optimum-intel", "openvino-genai")
 def asked(program: Program, family: Family) -> dict[str, Ask]:
     """The pictures that `program` makes of a family, by label."""
     labelled = asks(family)
-    if program != "openvino-genai":
-        return labelled
-    if family.without_genai:
-        return {}
-    known = {label: ask for label, ask in labelled.items() if ask.schedule in peers.GENAI_SCHEDULES}
-    if family.genai_at_another_size:
-        del known[WIDE]
-    return known
+    match program:
+        case "triptych" | "diffusers":
+            return labelled
+        case "optimum-intel":  # the encoders that it exports for one-encoder families have no inner layers as outputs
+            return {label: ask for label, ask in labelled.items() if not ask.clip_skip}
+        case "openvino-genai":
+            return {
+                label: ask
+                for label, ask in labelled.items()
+                if ask.schedule in peers.GENAI_SCHEDULES
+                and not (ask.clip_skip or ask.guidance_rescale or family.without_genai)
+                and not (label == WIDE and family.genai_at_another_size)
+            }
 
 
 class Gallery:

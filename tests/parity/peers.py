@@ -47,10 +47,15 @@ def _diffusers(pipeline: diffusers.DiffusionPipeline) -> Peer:
 
     def picture(ask: Ask) -> Pixels:
         pipeline.scheduler = _scheduler(own, ask.schedule)
-        # The share of fresh noise: the guide to TCD says 0.3, but unless told so the pipelines pass 0.
-        eta = {"eta": 0.3} if ask.schedule == "tcd" else {}
+        options = _options(ask)
+        if ask.guidance_rescale:
+            options["guidance_rescale"] = ask.guidance_rescale
+        if ask.clip_skip:
+            options["clip_skip"] = ask.clip_skip
+        if ask.schedule == "tcd":
+            options["eta"] = 0.3  # the share of fresh noise in the guide to TCD; unless told so, the pipelines pass 0
         generator = torch.Generator().manual_seed(ask.seed)
-        return np.asarray(pipeline(ask.prompt, generator=generator, **_options(ask), **eta).images[0])
+        return np.asarray(pipeline(ask.prompt, generator=generator, **options).images[0])
 
     return picture
 

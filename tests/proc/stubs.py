@@ -81,7 +81,7 @@ class StubUnet(Stage):
         latents = (latents * np.float32(1.1) + embeds[-1] / (step + 1)) % 251
         checkpoint.save(step + 1, latents, np.zeros((0, *SHAPE), np.float32))
         ended = time.monotonic_ns()
-        yield Stepped(run.job, step + 1, run.steps, began, ended)
+        yield Stepped(run.job, step + 1, run.steps, began, ended, ended - began)
         if step + 1 == run.steps:
             self.drop(run.job)
             self.view.seal(run.output, checkpoint.finish(latents))

@@ -136,7 +136,8 @@ class Fleet:
         checkpoint = Checkpoint(process.view.write(run.output), run.job, shape)
         step = self.steps_done(stage, run.job) + 1
         checkpoint.save(step, np.zeros(shape, np.float32), np.zeros((0, *shape), np.float32))
-        return self.report(stage, wire.Stepped(run.job, step, run.steps, began, self._ended(run.kind, began)))
+        ended = self._ended(run.kind, began)
+        return self.report(stage, wire.Stepped(run.job, step, run.steps, began, ended, ended - began))
 
     def steps_done(self, stage: str, job: int | None = None) -> int:
         """What the checkpoint in the job's slot says."""

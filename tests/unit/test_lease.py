@@ -257,7 +257,7 @@ class FakeStage(Stage):
         self.jobs = [other for other in self.jobs if other != job]
 
     def step(self) -> Iterator[wire.Report]:
-        yield wire.Stepped(self.jobs.pop(0), 1, 1, 0, 1)
+        yield wire.Stepped(self.jobs.pop(0), 1, 1, 0, 1, 1)
 
 
 class BusyStage(FakeStage):

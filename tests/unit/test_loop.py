@@ -94,7 +94,7 @@ class FakeUnet(Stage):
             step = self.steps[run.job] = self.steps.get(run.job, 0) + 1
             if step == 2 and run.prompts == ("broken",):
                 raise RuntimeError("it broke")
-            yield wire.Stepped(run.job, step, 2, 0, 1)
+            yield wire.Stepped(run.job, step, 2, 0, 1, 1)
         for run in group:
             if self.steps[run.job] == 2:
                 self.drop(run.job)

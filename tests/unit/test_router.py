@@ -230,7 +230,7 @@ def test_a_schedule_of_second_order_does_not_make_the_wait_negative(paced: Fleet
     paced.work(TEXT)
     paced.take(UNET)
     [job] = paced.jobs(UNET)
-    paced.report(UNET, wire.Stepped(job, 18, 19, 0, paced.pace["unet"]))
+    paced.report(UNET, wire.Stepped(job, 18, 19, 0, paced.pace["unet"], paced.pace["unet"]))
     assert eta(paced, steps=1) == pytest.approx((10 + 3) + (1 + 10 + 3))
 
 
@@ -503,7 +503,7 @@ def test_what_is_said_of_jobs_that_a_stage_does_not_have_is_ignored(fleet: Fleet
     run = fleet.processes[UNET].held[0]
     said: list[Callable[[int], wire.Report]] = [
         lambda job: wire.Took(job, 0),
-        lambda job: wire.Stepped(job, 1, 3, 0, 1),
+        lambda job: wire.Stepped(job, 1, 3, 0, 1, 1),
         lambda job: wire.Put(job, run.output, (3,), 0, 1),
         lambda job: wire.Fault(job, "stage_fault", "it broke"),
         lambda job: wire.Dropped(job),
