@@ -5,7 +5,7 @@
 
 Contenders: GenAI in one process (static shapes), GenAI in two processes pinned to half of the cores each, and Triptych,
 once as it comes and once with the `--set` keys. All of them are loaded first and idle while another one works; each
-round goes through them forwards and backwards (A B C D D C B A), so that a drift of the machine hits all alike. The same
+round goes through them forwards and backwards (A B C D D C B A), so that a drift of the machine hits all alike. Same
 IR, precision, steps, guidance and prompt; Triptych also writes PNGs and GenAI does not.
 """
 

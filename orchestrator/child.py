@@ -19,7 +19,8 @@ def environment() -> dict[str, str]:
     """Ours, and that a child runs the code we run, not a namesake in the current folder."""
     here = str(Path(__file__).parent.parent)
     paths = [path for path in (os.environ.get("PYTHONPATH"), here) if path]
-    return os.environ | {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(paths)}
+    # A stage computes in OpenVINO's threads; those that BLAS would start at the import of numpy are never used.
+    return os.environ | {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(paths), "OPENBLAS_NUM_THREADS": "1"}
 
 
 class Child:

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from orchestrator.child import environment
 from stages.core import link
 from stages.core.errors import ConfigError, StartFailed
 
@@ -73,13 +74,6 @@ def _ending(status: int) -> str:
     return f"the pipeline {how} without a word; `triptych serve --debug` shows what it does"
 
 
-def _environment() -> dict[str, str]:
-    """Ours, and that the child and its stages run the code we run, not what lies in the current folder."""
-    here = str(Path(__file__).parent.parent)
-    paths = [path for path in (os.environ.get("PYTHONPATH"), here) if path]
-    return os.environ | {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(paths)}
-
-
 @contextmanager
 def private_pipeline(config: Path | None, overrides: Sequence[str], debug: bool = False) -> Iterator[Pipeline]:
     """Start a pipeline and stop it at the end.
@@ -104,7 +98,7 @@ def private_pipeline(config: Path | None, overrides: Sequence[str], debug: bool 
                 stderr=stderr,
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
-                env=_environment(),
+                env=environment(),
             )
         pipeline = Pipeline(process, address, stderr)
         try:

@@ -29,9 +29,9 @@ def main() -> int:
     spec = msgspec.json.decode(sys.argv[1], type=StageSpec)
     _die_with(spec.parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the orchestrator's to handle
-    # Before any import that starts threads: they inherit the mask of the thread that starts them.
+    # Before the implementation, and OpenVINO with it, is imported: it looks at the mask when it starts its threads.
     cores.pin(cores.parse(spec.cores))
-    os.environ |= {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    os.environ |= {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
 
     link = StageLink(spec.address, spec.lifeline_fd)
     link.send(Hello(spec.name, os.getpid()))

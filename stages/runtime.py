@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
-from openvino.preprocess import PrePostProcessor
 
 from stages.core.board import Beacon
 from stages.core.config import StageSpec
@@ -22,8 +21,6 @@ _FLOATS = {"timestep"}
 
 Shapes = Mapping[str, Sequence[int]]
 """Input shapes by tensor name."""
-Normalise = Mapping[str, tuple[list[float], list[float]]]
-"""By tensor name, a mean and a scale for each channel."""
 
 Rewrite = Callable[[ov.Model], None]
 """An edit of a model's graph (stages.rewrites)."""
@@ -123,7 +120,6 @@ class Runtime:
         self,
         part: str,
         shapes: Shapes,
-        normalise: Normalise | None = None,
         rewrite: Rewrite | None = None,
     ) -> Forward:
         """Compile `part` for exactly these input shapes. Raises ModelError.
@@ -134,11 +130,11 @@ class Runtime:
         """
 
         def precisely() -> Forward:
-            return self._compile(part, shapes, normalise or {}, rewrite, {"INFERENCE_PRECISION_HINT": "f32"})
+            return self._compile(part, shapes, rewrite, {"INFERENCE_PRECISION_HINT": "f32"})
 
         if self._precise.get(part):
             return precisely()
-        forward = self._compile(part, shapes, normalise or {}, rewrite, {}, precisely)
+        forward = self._compile(part, shapes, rewrite, {}, precisely)
         if part not in self._precise:
             path = ir(Path(self._spec.model), part)
             passed = forward.precision == "f32" or self._self_test.passes(path, forward, precisely)
@@ -152,7 +148,6 @@ class Runtime:
         self,
         part: str,
         shapes: Shapes,
-        normalise: Normalise,
         rewrite: Rewrite | None,
         options: Mapping[str, object],
         precisely: Callable[[], Forward] | None = None,
@@ -160,13 +155,6 @@ class Runtime:
         model = self._read(part)
         if rewrite is not None:
             rewrite(model)
-        if normalise:
-            steps = PrePostProcessor(model)
-            for name, (mean, scale) in normalise.items():
-                steps.input(name).tensor().set_layout(ov.Layout("NCHW"))
-                steps.input(name).model().set_layout(ov.Layout("NCHW"))
-                steps.input(name).preprocess().mean(mean).scale(scale)
-            model = steps.build()
         for parameter in model.get_parameters():
             if _FLOATS & parameter.output(0).get_names():
                 parameter.set_element_type(ov.Type.f32)

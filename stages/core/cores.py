@@ -4,6 +4,7 @@ import math
 import os
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from stages.core.errors import ConfigError
@@ -54,13 +55,16 @@ def quota(cgroup: Path = Path("/sys/fs/cgroup")) -> float:
 
 
 def pin(cores: Iterable[int]) -> None:
-    """Confine the calling process to `cores`. Before any thread pool exists: threads inherit the mask at birth.
+    """Confine the calling process to `cores`: the threads it has (numpy's BLAS starts some when it is imported), and
+    those it will have, which inherit the mask of the thread that starts them.
 
     Raises ConfigError when the kernel has none of these cores for us.
     """
     wanted = frozenset(cores)
     try:
-        os.sched_setaffinity(0, wanted)
+        for thread in os.listdir("/proc/self/task"):
+            with suppress(ProcessLookupError):  # it ended between the listing and here
+                os.sched_setaffinity(int(thread), wanted)
     except (OSError, ValueError, OverflowError) as error:  # the latter two: no kernel counts so
         raise ConfigError(f"cannot run on cores {render(wanted)}: {error}") from error
 

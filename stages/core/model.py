@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import msgspec
+import numpy as np
 from msgspec import UNSET, UnsetType
 
+from stages.core.embeds import Floats
 from stages.core.errors import ModelError
 from stages.core.wire import UNREADABLE
 
@@ -61,17 +63,31 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
         """The folders of all models a picture needs."""
         return (*self.text_encoders, "unet", "vae_decoder")
 
-    @property
-    def latents_centre_and_scale(self) -> tuple[list[float], list[float]]:
-        """By channel, the c and s of (x - c) / s, which turns the U-Net's latents x into what the decoder takes.
+    def to_decoder(self, latents: Floats) -> Floats:
+        """What the decoder takes, from the U-Net's latents [C, h, w].
 
         That is x / scaling_factor, or, where the VAE knows the mean and deviation of its latents, x * std /
         scaling_factor + mean. A `shift_factor` is for other families: the pipelines of these do not read it.
         """
-        if self.latents_mean and self.latents_std:
-            scales = [self.scaling_factor / std for std in self.latents_std]
-            return [-mean * scale for mean, scale in zip(self.latents_mean, scales, strict=True)], scales
-        return [0.0] * self.latent_channels, [self.scaling_factor] * self.latent_channels
+        if not (self.latents_mean and self.latents_std):
+            return latents / np.float32(self.scaling_factor)
+        return latents * self._column(self.latents_std) / np.float32(self.scaling_factor) + self._column(
+            self.latents_mean
+        )
+
+    def from_decoder(self, latents: Floats) -> Floats:
+        """The inverse of `to_decoder`."""
+        if not (self.latents_mean and self.latents_std):
+            return latents * np.float32(self.scaling_factor)
+        return (
+            (latents - self._column(self.latents_mean))
+            * np.float32(self.scaling_factor)
+            / self._column(self.latents_std)
+        )
+
+    @staticmethod
+    def _column(by_channel: tuple[float, ...]) -> Floats:
+        return np.array(by_channel, np.float32)[:, np.newaxis, np.newaxis]
 
     def rows(self, guidance_scale: float) -> int:
         """Batch rows of one image: a second one, for the negative prompt, only under classifier-free guidance."""

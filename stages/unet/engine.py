@@ -113,6 +113,11 @@ class UnetStage(Stage):
 
     def step(self) -> Iterator[Report]:
         """Launch what can fly, land the forward that has flown longest, or all where the cores may be lent now."""
+        for sequence in [sequence for sequence in self._sequences if sequence.complete]:
+            # It came so: a process that died had done its last step, but could not say so any more.
+            yield Took(sequence.run.job, time.monotonic_ns(), sequence.step, sequence.steps)
+            sequence.taken_ns = time.monotonic_ns()
+            yield self._finish(sequence)
         while len(self._flights) < self.spec.streams and (group := self._group()):
             yield from self._launch(group)
         if self._flights:
@@ -167,13 +172,13 @@ class UnetStage(Stage):
             if not np.isfinite(sequence.latents).all():
                 self.drop(sequence.run.job)
                 yield Fault(sequence.run.job, BadOutput.code, "the U-Net's output holds NaN or Inf, in f32 too")
-            elif sequence.step == sequence.steps:
+            elif sequence.complete:
                 yield self._finish(sequence)
 
     def _finish(self, sequence: Sequence) -> Put:
         run = sequence.run
         self.drop(run.job)
-        self.view.seal(run.output, sequence.finish())
+        self.view.seal(run.output, sequence.finish(self._card.to_decoder(sequence.latents)))
         return Put(run.job, run.output, sequence.latents.shape, sequence.taken_ns, time.monotonic_ns())
 
     def _group(self) -> list[Sequence]:

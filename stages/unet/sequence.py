@@ -49,6 +49,11 @@ class Sequence:
         return len(self._schedule.timesteps)
 
     @property
+    def complete(self) -> bool:
+        """Whether all evaluations are done."""
+        return self.step == self.steps
+
+    @property
     def rows_left(self) -> int:
         """Rows of forwards to come: what is left of it, in the unit that work costs by."""
         return self.rows * (self.steps - self.step)
@@ -68,9 +73,9 @@ class Sequence:
         self.step += 1
         self._checkpoint.save(self.step, self.latents, self._memory)
 
-    def finish(self) -> int:
-        """Put the final latents where the decoder finds them; returns their bytes."""
-        return self._checkpoint.finish(self.latents)
+    def finish(self, latents: Floats) -> int:
+        """Put the final latents, as the decoder takes them, where it finds them; returns their bytes."""
+        return self._checkpoint.finish(latents)
 
     def _draw(self) -> Floats:
         return self._noise.randn(self.latents.shape)

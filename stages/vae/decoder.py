@@ -35,7 +35,7 @@ class VaeStage(OneByOne[RunVae]):
         shape = self._card.latent_shape(*self.spec.sizes[0])
         decoder, sample = self._decoder(shape)
         latents = practice(shape)
-        decoder.allocate(decoder.inputs[0])[...] = latents
+        decoder.allocate(decoder.inputs[0])[...] = self._card.to_decoder(latents)
         decoder.infer()
         self._sketcher.learn(latents, sample[0])
 
@@ -46,7 +46,7 @@ class VaeStage(OneByOne[RunVae]):
         decoder.bind(decoder.inputs[0], latents)
         if not decoder.infer():
             raise BadOutput("the decoder's output holds NaN or Inf")
-        self._sketcher.learn(latents[0], sample[0])
+        self._sketcher.learn(self._card.from_decoder(latents[0]), sample[0])
         pixels = np.clip(sample[0] / 2 + 0.5, 0, 1).transpose(1, 2, 0)
         picture = encode((pixels * 255).round().astype(np.uint8), run.format, run.metadata)
         self.view.write(run.output)[: len(picture)] = np.frombuffer(picture, np.uint8)
@@ -66,7 +66,6 @@ class VaeStage(OneByOne[RunVae]):
         """The decoder for latents of `shape`, compiled on first use, and the array its output appears in."""
         if shape not in self._decoders:
             [name] = self._runtime.ranks("vae_decoder")
-            normalise = {name: self._card.latents_centre_and_scale}
-            decoder = self._runtime.compile("vae_decoder", {name: (1, *shape)}, normalise)
+            decoder = self._runtime.compile("vae_decoder", {name: (1, *shape)})
             self._decoders[shape] = (decoder, decoder.allocate(decoder.outputs[0]).view(np.float32))
         return self._decoders[shape]

@@ -25,10 +25,24 @@ def beacon() -> Beacon:
 
 def spec(precision: str = "auto", model: Path | None = None) -> StageSpec:
     return StageSpec(
-        name="unet-0", number=0, kind="unet", replica=0, implementation="", cores="0", threads=1, takes_turns=False, bind_threads=False,
-        streams=1, max_rows=2, order="arrival", precision=precision, model=str(model or demo_folder()), sizes=((128, 128),), prompt_chunks=1,
+        name="unet-0",
+        number=0,
+        kind="unet",
+        replica=0,
+        implementation="",
+        cores="0",
+        threads=1,
+        takes_turns=False,
+        bind_threads=False,
+        streams=1,
+        max_rows=2,
+        order="arrival",
+        precision=precision,  # type: ignore[arg-type]
+        model=str(model or demo_folder()),
+        sizes=((128, 128),),
+        prompt_chunks=1,
         pools=(),
-    )  # type: ignore[call-arg]  # fmt: skip
+    )
 
 
 def fill(forward: Forward) -> None:

@@ -32,15 +32,19 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         parts = self.path.partition("?")[0].strip("/").split("/")
         if parts[:2] == ["api", "models"]:
-            self._describe("/".join(parts[2:4]), parts[5] if len(parts) > 5 else "main")
+            self._describe("/".join(parts[2:4]), parts[5] if len(parts) > 5 else "main", "tree" in parts[4:5])
         else:
             self._send_file("/".join(parts[4:]))
 
-    def _describe(self, name: str, revision: str) -> None:
+    def _describe(self, name: str, revision: str, tree: bool) -> None:
         status, code = REFUSED.get(name, (200, ""))
         if revision not in ("main", COMMIT):
             status, code = 404, "RevisionNotFound"
         files = [file for file in FILES if name != "org/torch" or "openvino" not in file]
+        if tree:  # what newer versions of huggingface_hub ask for
+            listed = [{"type": "file", "path": file, "size": FILES[file].stat().st_size, "oid": "0"} for file in files]
+            self._answer(json.dumps(listed).encode(), status, {"X-Error-Code": code} if code else {})
+            return
         found = {"id": name, "sha": COMMIT, "private": False, "siblings": [{"rfilename": file} for file in files]}
         self._answer(json.dumps(found).encode(), status, {"X-Error-Code": code} if code else {})
 

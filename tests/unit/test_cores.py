@@ -115,3 +115,19 @@ def test_a_process_that_is_gone_has_no_cores() -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         ended.wait(30)
     assert cores.read_back(ended.pid) == frozenset()
+
+
+def test_threads_that_are_there_already_are_pinned_too(python: Callable[..., str]) -> None:
+    """As numpy's BLAS has them from its import on."""
+    program = """
+import threading
+from stages.core import cores
+stop = threading.Event()
+threading.Thread(target=stop.wait).start()
+first = min(cores.allowed())
+cores.pin([first])
+import os
+print(cores.read_back(os.getpid()) == {first})
+stop.set()
+"""
+    assert python(program).strip() == "True"

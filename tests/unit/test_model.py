@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from stages.core.errors import ModelError
@@ -76,7 +77,7 @@ def test_a_folder_need_not_say_everything(folder: Path) -> None:
     change(folder / "unet" / "config.json", sample_size=[64, 96])
     card = read_card(folder)
     assert (card.steps, card.guidance_scale) == (25, 7.5)
-    assert card.latents_centre_and_scale == ([0.0] * 4, [0.18215] * 4)
+    assert card.scaling_factor == 0.18215
     assert card.native == (96 * card.downscale, 64 * card.downscale)
     assert card.latent_shape(*card.native)[1:] == (64, 96)
 
@@ -199,6 +200,15 @@ def test_textual_inversion_embeddings_are_no_model(tmp_path: Path) -> None:
 def test_latents_of_known_mean_and_deviation_are_put_back_by_channel(folder: Path) -> None:
     mean, std = [0.0, 1.0, -1.0, 2.0], [1.0, 2.0, 4.0, 8.0]
     change(folder / "vae_decoder" / "config.json", scaling_factor=0.5, latents_mean=mean, latents_std=std)
-    centre, scale = read_card(folder).latents_centre_and_scale
-    for c, s, m, d in zip(centre, scale, mean, std, strict=True):
-        assert (3.0 - c) / s == pytest.approx(3.0 * d / 0.5 + m)
+    card = read_card(folder)
+    latents = np.full((4, 2, 2), 3.0, np.float32)
+    decoded = card.to_decoder(latents)
+    assert decoded[:, 0, 0].tolist() == [3 * s / 0.5 + m for m, s in zip(mean, std, strict=True)]
+    assert card.from_decoder(decoded).tolist() == latents.tolist()
+
+
+def test_latents_of_most_models_are_only_scaled() -> None:
+    card = read_card(DEMO)
+    latents = np.ones((4, 2, 2), np.float32)
+    assert card.to_decoder(latents) == pytest.approx(1 / card.scaling_factor)
+    assert card.from_decoder(card.to_decoder(latents)) == pytest.approx(latents)
