@@ -92,6 +92,8 @@ def _snapshot_download(hub_id: str, revision: str | None, patterns: list[str], b
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
 
+    if constants.HF_HUB_OFFLINE and (cached := hf_cache.snapshot(hf_cache.root(), hub_id, revision or hf_cache.MAIN)):
+        return str(cached)  # some versions of the library want to have fetched it themselves
     if constants.HF_HUB_DISABLE_PROGRESS_BARS is None:
         (enable_progress_bars if bars and sys.stderr.isatty() else disable_progress_bars)()
     with warnings.catch_warnings():
