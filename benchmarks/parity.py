@@ -10,8 +10,10 @@ import argparse
 import json
 import math
 import tempfile
+import textwrap
 from importlib.metadata import version
 from pathlib import Path
+from statistics import fmean
 
 import openvino as ov
 import torch
@@ -22,6 +24,7 @@ from tests.parity.families import FAMILIES, Family
 from tests.parity.gallery import Gallery, Program
 from tests.parity.peers import Pixels, psnr
 
+EMBEDDED = "embedded"
 PACKAGES = ("triptych", "diffusers", "torch", "optimum-intel", "openvino", "openvino-genai", "transformers")
 RUNTIMES: tuple[Program, ...] = ("triptych", "optimum-intel", "openvino-genai")
 HEAD = """\
@@ -48,7 +51,9 @@ def main() -> None:
         workshop = Workshop(args.models or Path(scratch))
         gallery = Gallery(workshop)
         rows = [row for family in FAMILIES.values() for row in table(gallery, family)]
-        args.output.write_text("\n".join([HEAD, *machine(), "", *COLUMNS, *rows, "", *legend(workshop)]) + "\n")
+        args.output.write_text(
+            "\n".join([HEAD, *machine(), "", *COLUMNS, *rows, "", *bf16_means(gallery), "", *legend(workshop)]) + "\n"
+        )
     print(f"{args.output}: {len(rows)} pictures")
 
 
@@ -88,15 +93,27 @@ def distance(one: Pixels, other: Pixels | None) -> str:
 def machine() -> list[str]:
     """What made the pictures."""
     versions = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
-    return [f"{versions}; {ov.Core().get_property('CPU', 'FULL_DEVICE_NAME')}."]
+    return textwrap.wrap(f"{versions}; {ov.Core().get_property('CPU', 'FULL_DEVICE_NAME')}.", 120)
+
+
+def bf16_means(gallery: Gallery) -> list[str]:
+    """How far bf16 takes the embedded model's pictures that every runtime makes, on average."""
+    truth = gallery.pictures(EMBEDDED, "diffusers")
+    pictures = {program: gallery.pictures(EMBEDDED, program, "bf16") for program in RUNTIMES}
+    shared = set.intersection(*(set(made) for made in pictures.values()))
+    means = (
+        f"{program} {fmean(psnr(truth[label], made[label]) for label in shared):.1f}"
+        for program, made in pictures.items()
+    )
+    return [f"Mean over the {len(shared)} bf16 pictures of the embedded model that all make: {', '.join(means)}."]
 
 
 def legend(workshop: Workshop) -> list[str]:
     """What the words of the table stand for."""
     return [
-        f'A picture is of "{PROMPT}", negative "{NEGATIVE}" where there is guidance, seed {SEED}, or differs from',
-        f'that in what the second column names: the schedule ("{OWN}" is that of the model\'s folder), the prompt, the',
-        "guidance, the size.",
+        f'A picture is of "{PROMPT}", negative "{NEGATIVE}" where there is',
+        f'guidance, seed {SEED}, or differs from that in what the second column names: the schedule ("{OWN}" is that of the',
+        "model's folder), the prompt, the guidance, the size.",
         "",
         "| family | like | its own schedule | steps | guidance | |",
         "|---|---|---|--:|--:|---|",
