@@ -112,8 +112,8 @@ def legend(workshop: Workshop) -> list[str]:
     """What the words of the table stand for."""
     return [
         f'A picture is of "{PROMPT}", negative "{NEGATIVE}" where there is',
-        f'guidance, seed {SEED}, or differs from that in what the second column names: the schedule ("{OWN}" is that of the',
-        "model's folder), the prompt, the guidance, the size.",
+        f"guidance, seed {SEED}, or differs from that in what the second column names: the schedule",
+        f'("{OWN}" is that of the model\'s folder), the prompt, the guidance, the size.',
         "",
         "| family | like | its own schedule | steps | guidance | |",
         "|---|---|---|--:|--:|---|",
