@@ -5,14 +5,11 @@ import signal
 import socket
 import subprocess
 import sys
-from collections import deque
 from pathlib import Path
 
 import msgspec
 
 from stages.core.config import StageSpec
-
-_LINES_KEPT = 20
 
 
 def environment() -> dict[str, str]:
@@ -48,7 +45,6 @@ class Child:
         os.set_blocking(self.stderr.fileno(), False)
         self._lifeline = ours
         self._partial = b""
-        self.last_lines: deque[str] = deque(maxlen=_LINES_KEPT)
 
     def read_stderr(self) -> tuple[list[str], bool]:
         """The whole lines that have come since the last call, and whether more may come."""
@@ -59,9 +55,7 @@ class Child:
         *lines, self._partial = (self._partial + data).split(b"\n")
         if not data and self._partial:
             lines, self._partial = [self._partial], b""
-        texts = [line.decode(errors="replace") for line in lines]
-        self.last_lines.extend(text for text in texts if text.strip())
-        return texts, bool(data)
+        return [line.decode(errors="replace") for line in lines], bool(data)
 
     def kill(self) -> None:
         """End it at once."""

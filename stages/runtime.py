@@ -116,17 +116,11 @@ class Runtime:
         """The inputs of `part` by tensor name, with their numbers of dimensions. Raises ModelError."""
         return {port.get_any_name(): len(port.get_partial_shape()) for port in self._read(part).inputs}
 
-    def compile(
-        self,
-        part: str,
-        shapes: Shapes,
-        rewrite: Rewrite | None = None,
-    ) -> Forward:
+    def compile(self, part: str, shapes: Shapes, rewrite: Rewrite | None = None) -> Forward:
         """Compile `part` for exactly these input shapes. Raises ModelError.
 
-        `rewrite` edits the graph first. `normalise` makes the graph itself compute (x - mean) / scale on an input, so
-        that the tensor another process left in the arena can be bound as it is. Before the first forward of a part is
-        handed out, it is tested against the same forward in f32; if it fails, f32 is what the part gets from then on.
+        `rewrite` edits the graph first. Before the first forward of a part is handed out, it is tested against the
+        same forward in f32; if it fails, f32 is what the part gets from then on.
         """
 
         def precisely() -> Forward:
