@@ -5,16 +5,15 @@ about that. One forward on a fixed input shows it. It costs a second compilation
 remembered for this CPU, this OpenVINO and these weights, in the user's cache folder.
 """
 
-import hashlib
-import json
-import os
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
+
+from stages.core import figures
 
 LIMIT = 0.1
 """Largest root-mean-square difference from f32, relative to f32's own: bf16 stays below 0.03 on the models tried."""
@@ -36,42 +35,33 @@ class Testable(Protocol):
         """Run on what is bound; whether the outputs are finite."""
 
 
+class Outcome(msgspec.Struct, frozen=True):
+    """What a self-test found."""
+
+    difference: float | None
+    """As `difference` tells it; None stands for infinity, which JSON has no word for."""
+    model: str
+    precision: str
+    version: str
+
+
 class SelfTest:
     """Tests forwards, and remembers the outcome in `cache`."""
 
     def __init__(self, version: str, cache: Path | None = None) -> None:
         """`version` of the inference library; `cache` is the user's cache folder by default."""
         self._version = version
-        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        self._cache = Path(home) / "triptych" / "numerics" if cache is None else cache
+        self._figures = figures.Figures("numerics", cache)
 
     def passes(self, ir: Path, forward: Testable, precisely: Callable[[], Testable]) -> bool:
         """Whether `forward`, of the model at `ir`, is near enough to the same forward made by `precisely`."""
-        remembered = self._cache / f"{self._key(ir, forward)}.json"
-        try:
-            found = float(json.loads(remembered.read_text())["difference"])
-        except (OSError, ValueError, KeyError, TypeError):
+        facts = (self._version, figures.cpu(), *figures.weights(ir), forward.precision)
+        outcome = self._figures.read(facts, Outcome)
+        if outcome is None:
             found = difference(_run(forward), _run(precisely()))
-            self._remember(remembered, ir, forward, found)
-        return found <= LIMIT
-
-    def _key(self, ir: Path, forward: Testable) -> str:
-        """What the outcome depends on."""
-        weights = ir.with_suffix(".bin").stat()
-        facts = (self._version, _cpu(), str(ir.resolve()), weights.st_size, weights.st_mtime_ns, forward.precision)
-        return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
-
-    def _remember(self, path: Path, ir: Path, forward: Testable, found: float) -> None:
-        """Write the outcome; a cache that cannot be written is done without."""
-        facts = {"difference": found, "model": str(ir), "precision": forward.precision, "version": self._version}
-        part = path.with_suffix(f".{os.getpid()}")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part.write_text(json.dumps(facts))
-            part.replace(path)
-        except OSError:
-            with suppress(OSError):
-                part.unlink()
+            outcome = Outcome(found if np.isfinite(found) else None, str(ir), forward.precision, self._version)
+            self._figures.write(facts, outcome)
+        return outcome.difference is not None and outcome.difference <= LIMIT
 
 
 def difference(outputs: Arrays, reference: Arrays) -> float:
@@ -96,9 +86,3 @@ def _run(forward: Testable) -> Arrays:
     outputs = {name: forward.allocate(name) for name in forward.outputs}
     forward.infer()
     return outputs
-
-
-def _cpu() -> str:
-    """Model and instruction sets of the first core, as the kernel names them."""
-    lines = Path("/proc/cpuinfo").read_text().split("\n\n", 1)[0].splitlines()
-    return "\n".join(line for line in lines if line.startswith(("model name", "stepping", "microcode", "flags")))

@@ -67,7 +67,7 @@ def test_it_runs_again_when_something_has_changed(change: str, model: Path, tmp_
     if change == "precision":
         forward.precision = "f16"
     if change == "damaged memory":
-        for file in (tmp_path / "cache").iterdir():
+        for file in (tmp_path / "cache").rglob("*.json"):
             file.write_text("{")
     SelfTest("2" if change == "version" else "1", tmp_path / "cache").passes(model, forward, FakeForward)
     assert forward.runs == 2
