@@ -29,5 +29,9 @@ class Estimate:
     def of(self, kind: Kind, rows: int) -> float:
         """Seconds of work that a job has left which is at (or waits for) a stage of `kind`, U-Net rows left."""
         known = self._seconds if self.complete else _GUESS
-        later = KINDS[KINDS.index(kind) :]
-        return sum(known[stage] * (rows if stage == "unet" else 1) for stage in later)
+        left = known["vae"]
+        if kind != "vae":
+            left += known["unet"] * rows
+        if kind == "text":
+            left += known["text"]
+        return left

@@ -13,6 +13,7 @@ output it led to has been accepted, so a job whose stage dies is sent again from
 """
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from orchestrator.forecast import Forecast
@@ -42,6 +43,9 @@ MAX_MISHAPS = 2
 
 REMIND_NS = 1_000_000_000
 """Nanoseconds after which a client that has heard nothing is told that its prompt is still in."""
+
+_PROGRESS_NS = 50_000_000
+"""Nanoseconds between two progress messages of one prompt: steps of a small model come faster than anybody reads."""
 
 _ESTIMATE_NS = 250_000_000
 """Nanoseconds between estimates in the progress of one prompt: they cost a look at every job."""
@@ -237,8 +241,11 @@ class Router:
         match report:
             case wire.Took():
                 self._took(job, report, now_ns)
+                return self._take()
             case wire.Stepped():
+                # No stage has room now that had none before; but the order may have changed.
                 self._stepped(job, report, now_ns)
+                return self._pump(now_ns, ("unet",))
             case wire.Put():
                 self._put(job, report, now_ns)
             case wire.Fault():
@@ -273,7 +280,7 @@ class Router:
     def _progress(self, job: Job, step: int, steps: int, now_ns: int) -> None:
         job.step, job.steps = step, steps
         prompt = job.prompt
-        if job.cancelled:
+        if job.cancelled or (step and now_ns - prompt.told_ns < _PROGRESS_NS):
             return
         eta = None
         if now_ns - prompt.estimated_ns >= _ESTIMATE_NS:
@@ -333,13 +340,14 @@ class Router:
 
     # Sending jobs to stages.
 
-    def _pump(self, now_ns: int) -> list[Action]:
-        """Give up what cannot be in time any more, then send on whatever can go.
+    def _pump(self, now_ns: int, kinds: Sequence[Kind] = KINDS) -> list[Action]:
+        """Send on whatever can go to stages of these kinds, and give up what cannot be in time any more.
 
         The stages nearest to the end come first, in each the jobs as `pipeline.order` says.
         """
-        self._drop_late(now_ns)
-        for kind in reversed(KINDS):
+        if "text" in kinds:
+            self._drop_late(now_ns)
+        for kind in reversed(kinds):
             waiting = self._waiting[kind]
             while waiting and (stage := self._least_loaded(kind)) is not None:
                 first = min(waiting, key=lambda job: self.forecast.rank(job, now_ns))

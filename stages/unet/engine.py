@@ -3,6 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Iterator
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +23,8 @@ from stages.unet.guidance import combine
 from stages.unet.sequence import Sequence
 
 KNOWN_INPUTS = {"sample", "timestep", "encoder_hidden_states", "timestep_cond", "text_embeds", "time_ids"}
+
+_SCHEDULES_KEPT = 64
 
 _NEWEST = 0.2
 """Of the newest measurement in a running mean."""
@@ -86,7 +89,9 @@ class UnetStage(Stage):
         self._key = order.key(self.spec.order)
         self._row_s = 0.0
         self._card = read_card(Path(self.spec.model))
-        schedules.build(self._card.scheduler, self._card.steps)  # what it refuses is better known now
+        # Built once for all jobs that want the same: schedules are immutable, their memory lies in the sequences.
+        self._schedule = lru_cache(_SCHEDULES_KEPT)(partial(schedules.build, self._card.scheduler))
+        self._schedule(self._card.steps, None)  # what it refuses is better known now
         self._runtime = Runtime(self.spec, self.beacon)
         self._ranks = self._runtime.ranks("unet")
         if strange := self._ranks.keys() - KNOWN_INPUTS:
@@ -105,7 +110,8 @@ class UnetStage(Stage):
         assert isinstance(run, RunUnet)
         shape = self._card.latent_shape(run.width, run.height)
         constants = conditioning(run, self._card, self.view.lend(run.input))
-        self._sequences.append(Sequence(run, self._card.scheduler, shape, constants, self.view.write(run.output)))
+        schedule = self._schedule(run.steps, run.schedule)
+        self._sequences.append(Sequence(run, schedule, shape, constants, self.view.write(run.output)))
 
     def drop(self, job: int) -> None:
         """Let the sequence leave; a forward it is in flies on without it."""

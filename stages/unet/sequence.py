@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from stages.core.arena import Bytes
 from stages.core.checkpoint import Checkpoint
 from stages.core.wire import RunUnet
-from stages.unet import schedules
 from stages.unet.noise import TorchGenerator
+from stages.unet.schedules import Schedule
 
 Floats = NDArray[np.float32]
 
@@ -20,7 +20,7 @@ class Sequence:
     def __init__(
         self,
         run: RunUnet,
-        scheduler: Mapping[str, object],
+        schedule: Schedule,
         shape: tuple[int, int, int],
         conditioning: Mapping[str, Floats],
         payload: Bytes,
@@ -31,7 +31,7 @@ class Sequence:
         self.taken_ns = 0
         self.flying = False
         """Whether a forward with it is in flight."""
-        self._schedule = schedules.build(scheduler, run.steps, run.schedule)
+        self._schedule = schedule
         self._checkpoint = Checkpoint(payload, run.job, shape)
         self._noise = TorchGenerator(run.seed)
         saved = self._checkpoint.restore()

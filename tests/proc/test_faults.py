@@ -15,8 +15,15 @@ STEPS = 8
 
 
 def prompts(count: int = 8, word: str = "") -> list[wire.Submit]:
+    """One of them, job-2, is so slow that its client hears of every step."""
+    words = {2: f"{word} [slow]"}
     return [
-        wire.Submit(id=f"job-{number}", prompt=f"{word} a picture of number {number}", seed=number, steps=STEPS)
+        wire.Submit(
+            id=f"job-{number}",
+            prompt=f"{words.get(number, word)} a picture of number {number}",
+            seed=number,
+            steps=STEPS,
+        )
         for number in range(count)
     ]
 
@@ -41,7 +48,9 @@ class Killer:
         self.killed_at: float | None = None
 
     def __call__(self, message: wire.HubMessage) -> None:
-        if message == self.when and self.killed_at is None:
+        if not isinstance(message, wire.Progress) or self.killed_at is not None:
+            return
+        if (message.id, message.stage, message.step) == (self.when.id, self.when.stage, self.when.step):
             os.kill(self.pid, signal.SIGKILL)
             self.killed_at = time.monotonic()
 

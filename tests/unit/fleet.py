@@ -25,8 +25,8 @@ NAMES = {"text": TEXT, "unet": UNET, "vae": VAE}
 CLIENT = b"client"
 DRAW = 1000
 """The seed of a prompt that names none."""
-TICK = 1_000_000
-"""Nanoseconds between any two things that happen."""
+TICK = 60_000_000
+"""Nanoseconds between any two things that happen; clients are told of each, as it is not too soon after the last."""
 
 
 ARRIVAL = Config(pipeline=PipelineConfig(order="arrival"))
