@@ -14,6 +14,7 @@ import secrets
 import select
 import socket as unix
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import NamedTuple
@@ -22,6 +23,9 @@ import zmq
 
 from stages.core import wire
 from stages.core.errors import NoAnswer, StartFailed
+
+_NEWS_S = 0.04
+"""Seconds that news of a step may wait in a stage that is busy."""
 
 _STAGE_BYTES = 1 << 20
 _ANSWER_BYTES = 1 << 28
@@ -128,11 +132,12 @@ class StageHub:
             if pid is None or pid not in self._routing_ids:
                 continue
             try:
-                message = wire.unpack_from_stage(frame.bytes)
+                messages = wire.unpack_from_stage(frame.bytes)
             except wire.UNREADABLE:
                 continue
             self._routing_ids[pid] = bytes(routing_id.buffer)
-            yield pid, message
+            for message in messages:
+                yield pid, message
 
     def send(self, pid: int, message: wire.ToStage) -> None:
         """Send to the stage process `pid`; to one that is gone, nothing: its death is told by other means."""
@@ -140,7 +145,7 @@ class StageHub:
         if routing_id is None:
             return
         try:
-            self.socket.send_multipart((routing_id, wire.pack(message)), zmq.NOBLOCK)
+            self.socket.send_multipart((routing_id, wire.pack_to_stage(message)), zmq.NOBLOCK)
         except zmq.ZMQError as error:
             if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 raise
@@ -165,6 +170,8 @@ class StageLink:
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
         self._poller.register(lifeline, zmq.POLLIN)
+        self._unsent: list[wire.FromStage] = []
+        self._sent_s = 0.0
 
     def orphaned(self) -> bool:
         """Whether the orchestrator has died: nothing is ever written on the life-line, so readable means closed."""
@@ -173,6 +180,7 @@ class StageLink:
     def receive(self, wait: bool) -> Iterator[wire.ToStage]:
         """All messages that have arrived; with `wait`, at least one, or none if orphaned meanwhile."""
         if wait:
+            self.flush()
             self._poller.poll()
         while True:
             try:
@@ -181,11 +189,25 @@ class StageLink:
                 return
 
     def send(self, message: wire.FromStage) -> None:
-        """Send to the hub."""
-        self._socket.send(wire.pack(message))
+        """Send to the hub, in the order of the calls.
+
+        News of a step may wait a moment for company: to wake the hub takes longer than to tell it, and the steps of a
+        small model are as short as ten wakings.
+        """
+        self._unsent.append(message)
+        if not isinstance(message, wire.Stepped) or time.monotonic() - self._sent_s >= _NEWS_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Let what waits go now."""
+        if self._unsent:
+            self._socket.send(wire.pack_from_stage(self._unsent))
+            self._unsent.clear()
+            self._sent_s = time.monotonic()
 
     def close(self, linger_ms: int = 1000) -> None:
         """Close, after what was sent has left or `linger_ms` have passed."""
+        self.flush()
         self._socket.close(linger_ms)
         self._context.term()
 

@@ -8,6 +8,7 @@ processes of one machine share.
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import msgspec
@@ -434,7 +435,7 @@ Report = Took | Stepped | Put | Dropped | Fault
 
 _pack = msgspec.msgpack.Encoder().encode
 _to_stage: msgspec.msgpack.Decoder[ToStage] = msgspec.msgpack.Decoder(ToStage)
-_from_stage: msgspec.msgpack.Decoder[FromStage] = msgspec.msgpack.Decoder(FromStage)
+_from_stage: msgspec.msgpack.Decoder[list[FromStage]] = msgspec.msgpack.Decoder(list[FromStage])
 _to_json = msgspec.json.Encoder().encode
 _client_message: msgspec.json.Decoder[ClientMessage] = msgspec.json.Decoder(ClientMessage)
 _hub_message: msgspec.json.Decoder[HubMessage] = msgspec.json.Decoder(HubMessage)
@@ -447,9 +448,14 @@ _LONE_SURROGATE = re.compile(rb"\\ud[89ab]..(?!\\ud[c-f])", re.IGNORECASE)
 """The first half of a pair without the second; msgspec takes some of these for the end of the input."""
 
 
-def pack(message: ToStage | FromStage) -> bytes:
-    """Encode a message between the hub and a stage."""
+def pack_to_stage(message: ToStage) -> bytes:
+    """Encode a message of the hub to a stage."""
     return _pack(message)
+
+
+def pack_from_stage(messages: Sequence[FromStage]) -> bytes:
+    """Encode messages of a stage to the hub, which go in one frame."""
+    return _pack(messages)
 
 
 def unpack_to_stage(frame: bytes) -> ToStage:
@@ -457,7 +463,7 @@ def unpack_to_stage(frame: bytes) -> ToStage:
     return _to_stage.decode(frame)
 
 
-def unpack_from_stage(frame: bytes) -> FromStage:
+def unpack_from_stage(frame: bytes) -> list[FromStage]:
     """Decode what a stage sent to the hub. Raises one of UNREADABLE."""
     return _from_stage.decode(frame)
 

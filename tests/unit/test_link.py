@@ -12,6 +12,7 @@ import pytest
 import zmq
 
 from stages.core import wire
+from stages.core.arena import SlotRef
 from stages.core.errors import NoAnswer, StartFailed
 from stages.core.link import ClientHub, ClientLink, StageHub, StageLink, private_address
 from tests.unit.conftest import ROOT
@@ -143,7 +144,7 @@ def test_only_what_is_expected_is_heard_and_sent_to(stage_hub: StageHub, dealer:
 
     def say_and_be_told(job: int) -> bool:
         """Whether the hub hears."""
-        stage.send(wire.pack(wire.Dropped(job)))
+        stage.send(wire.pack_from_stage([wire.Dropped(job)]))
         heard = not unheard(stage_hub)
         stage_hub.send(pid, wire.Drop(job))
         return heard
@@ -161,13 +162,13 @@ def test_only_what_is_expected_is_heard_and_sent_to(stage_hub: StageHub, dealer:
     assert [wire.unpack_to_stage(stage.recv()), wire.unpack_to_stage(stage.recv())] == [wire.Drop(2), wire.Drop(6)]
 
 
-@pytest.mark.parametrize("frame", [b"", b"\xc1", b"\xa1\xff", b"\x91" * 100_000, wire.pack(wire.Stop())])
+@pytest.mark.parametrize("frame", [b"", b"\xc1", b"\xa1\xff", b"\x91" * 100_000, wire.pack_to_stage(wire.Stop())])
 def test_what_is_no_message_is_dropped(frame: bytes, stage_hub: StageHub, dealer: Dealer) -> None:
     stage_hub.expect(os.getpid())
     stage = dealer(stage_hub.address)
     stage.send(frame)
     assert unheard(stage_hub)
-    stage.send(wire.pack(wire.Dropped(1)))
+    stage.send(wire.pack_from_stage([wire.Dropped(1)]))
     assert arrivals(stage_hub, 1) == [(os.getpid(), wire.Dropped(1))]
 
 
@@ -175,15 +176,15 @@ def test_the_hub_is_deaf_to_what_the_kernel_names_no_process_for(stage_hub: Stag
     stage_hub.expect(os.getpid())
     stage_hub.socket.bind(ANYWHERE)
     unknown = dealer(stage_hub.socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0"))
-    unknown.send(wire.pack(wire.Hello("unet-0", os.getpid())))
+    unknown.send(wire.pack_from_stage([wire.Hello("unet-0", os.getpid())]))
     assert unheard(stage_hub)
 
 
 def test_a_stage_message_is_one_frame(stage_hub: StageHub, dealer: Dealer) -> None:
     stage_hub.expect(os.getpid())
     stage = dealer(stage_hub.address)
-    stage.send_multipart((b"", wire.pack(wire.Dropped(1))))
-    stage.send(wire.pack(wire.Dropped(2)))
+    stage.send_multipart((b"", wire.pack_from_stage([wire.Dropped(1)])))
+    stage.send(wire.pack_from_stage([wire.Dropped(2)]))
     assert [message for _, message in arrivals(stage_hub, 1)] == [wire.Dropped(2)]
 
 
@@ -205,6 +206,37 @@ def test_a_stage_waits_for_messages_or_the_end_of_its_life_line(stage_hub: Stage
         ours.close()
         assert link.orphaned()
         assert list(link.receive(wait=True)) == []
+        link.close()
+
+
+def test_news_of_steps_travels_together_and_in_order(stage_hub: StageHub) -> None:
+    ours, theirs = unix.socketpair()
+    with ours, theirs:
+        link = StageLink(stage_hub.address, theirs.fileno())
+        stage_hub.expect(os.getpid())
+        said: list[wire.FromStage] = [
+            wire.Took(1, 0, 0, 100),
+            *(wire.Stepped(1, step, 100, step, step + 1, 1) for step in range(100)),
+            wire.Put(1, SlotRef(0, 1), (4,), 0, 1),
+        ]
+        for message in said:
+            link.send(message)
+        link.send(wire.Stepped(2, 1, 2, 0, 1, 1))
+        link.close()  # what still waits goes now
+        heard = arrivals(stage_hub, len(said) + 1)
+        assert [message for _, message in heard] == [*said, wire.Stepped(2, 1, 2, 0, 1, 1)]
+
+
+def test_a_stage_tells_its_news_before_it_waits(stage_hub: StageHub) -> None:
+    ours, theirs = unix.socketpair()
+    with ours, theirs:
+        link = StageLink(stage_hub.address, theirs.fileno())
+        stage_hub.expect(os.getpid())
+        link.send(wire.Hello("unet-0", os.getpid()))
+        link.send(wire.Stepped(1, 1, 2, 0, 1, 1))
+        ours.close()  # or else it would wait for a message
+        assert list(link.receive(wait=True)) == []
+        assert len(arrivals(stage_hub, 2)) == 2
         link.close()
 
 

@@ -61,7 +61,7 @@ def test_what_the_hub_answers_is_heard(kind: type[Any]) -> None:
 def test_what_the_hub_tells_a_stage_is_heard(kind: type[Any]) -> None:
     @given(values(kind))
     def check(message: Any) -> None:
-        assert wire.unpack_to_stage(wire.pack(message)) == message
+        assert wire.unpack_to_stage(wire.pack_to_stage(message)) == message
 
     check()
 
@@ -70,7 +70,7 @@ def test_what_the_hub_tells_a_stage_is_heard(kind: type[Any]) -> None:
 def test_what_a_stage_reports_is_heard(kind: type[Any]) -> None:
     @given(values(kind))
     def check(message: Any) -> None:
-        assert wire.unpack_from_stage(wire.pack(message)) == message
+        assert wire.unpack_from_stage(wire.pack_from_stage([message, message])) == [message, message]
 
     check()
 
@@ -100,7 +100,7 @@ BROKEN = {
     "two objects": submit() + submit(),
     "half an object": submit()[:-1],
     "pickle": pickle.dumps({"type": "submit", "id": "a", "prompt": "p"}),
-    "msgpack": wire.pack(wire.Stop()),
+    "msgpack": wire.pack_to_stage(wire.Stop()),
     "a message of the hub": wire.encode(wire.Done(id="a")),
     "no type": b'{"id": "a"}',
     "a number for a type": b'{"type": 3}',
