@@ -103,6 +103,7 @@ def plan(config: Config, card: ModelCard, machine: Machine) -> Plan:
                     bind_threads=alone or share == "turns",
                     streams=stage.streams if stage.kind == "unet" else 1,
                     max_rows=stage.max_rows,
+                    shapes_bytes=(stage.shapes_mb << 20) or machine.memory_available // 4 // stage.replicas,
                     order=config.pipeline.order,
                     precision=config.model.precision,
                     model=str(card.path),

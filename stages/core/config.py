@@ -95,6 +95,9 @@ class StageConfig(_Section, frozen=True, kw_only=True):
     """Forwards a U-Net process has in flight at once; its threads are divided among them."""
     max_rows: Annotated[int, msgspec.Meta(ge=2, le=64)] = 2
     """Rows of one U-Net forward; two are one image under guidance."""
+    shapes_mb: Annotated[int, msgspec.Meta(ge=0, le=1 << 24)] = 0
+    """Megabytes that a U-Net process may take for forwards of other sizes and more rows than the first; 0 means a
+    quarter of what is free at the start, divided among the U-Net processes. Beyond, fewer rows share a forward."""
     implementation: str = ""
     """`module:Class` of a stage of your own (stages.stage.Stage); empty means the one Triptych brings."""
 
@@ -137,6 +140,8 @@ class StageSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Bind each inference thread to one core: only where no other stage uses these cores."""
     streams: int
     max_rows: int
+    shapes_bytes: int
+    """What forwards compiled beside the first may take."""
     order: Order
     precision: Precision
     model: str

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stages.core import order
 from stages.core.board import Doing
@@ -19,6 +18,7 @@ from stages.runtime import Forward, Runtime
 from stages.stage import Stage
 from stages.unet import schedules
 from stages.unet.conditioning import conditioning
+from stages.unet.forwards import Batch, Forwards, Shape
 from stages.unet.guidance import combine
 from stages.unet.sequence import Sequence
 
@@ -30,28 +30,11 @@ _NEWEST = 0.2
 """Of the newest measurement in a running mean."""
 
 
-class Shape(NamedTuple):
-    """What a compiled forward is for: rows, latents of [height, width], tokens of the prompt embeds."""
-
-    rows: int
-    height: int
-    width: int
-    tokens: int
-
-
-class _Batch(NamedTuple):
-    """A forward, and the arrays its inputs and its output lie in, by row."""
-
-    forward: Forward
-    inputs: dict[str, NDArray[np.generic]]
-    output: NDArray[np.float32]
-
-
 class _Flight(NamedTuple):
     """A forward under way, and the sequences whose rows are in it, in order."""
 
     shape: Shape
-    batch: _Batch
+    batch: Batch
     group: list[Sequence]
     began_ns: int
 
@@ -82,10 +65,6 @@ class UnetStage(Stage):
         self._sequences: list[Sequence] = []
         """In order of arrival."""
         self._flights: deque[_Flight] = deque()
-        self._forwards: dict[Shape, Forward] = {}
-        """Compiled, by shape."""
-        self._batches: dict[Shape, list[_Batch]] = {}
-        """Those not in flight, by shape."""
         self._key = order.key(self.spec.order)
         self._row_s = 0.0
         self._card = read_card(Path(self.spec.model))
@@ -96,14 +75,15 @@ class UnetStage(Stage):
         self._ranks = self._runtime.ranks("unet")
         if strange := self._ranks.keys() - KNOWN_INPUTS:
             raise ModelError(f"unet: its inputs {', '.join(sorted(strange))} are of a kind that cannot be served")
+        self._forwards = Forwards(self._compile, self.spec.max_rows, self.spec.shapes_bytes)
         _, height, width = self._card.latent_shape(*self.spec.sizes[0])
         shape = Shape(self._card.rows(self._card.guidance_scale), height, width, TOKENS)
-        batch = self._batch(shape)
+        batch = self._forwards.take(shape)
         began = time.monotonic()
         batch.forward.infer()
         self._learn(time.monotonic() - began, shape.rows)
         self._precision = batch.forward.precision
-        self._batches[shape].append(batch)
+        self._forwards.give_back(shape, batch)
 
     def admit(self, run: Run) -> None:
         """Take a sequence in; it has its first step when its turn comes."""
@@ -138,13 +118,13 @@ class UnetStage(Stage):
         self.working = tuple(sequence.run.job for sequence in group)
         first, began = group[0], time.monotonic_ns()
         shape = self._shape(group)
-        doing = Doing.BUSY if shape in self._batches else Doing.COMPILING
+        doing = Doing.BUSY if shape in self._forwards else Doing.COMPILING
         self.beacon.beat(doing, first.run.job, first.step, first.steps)
         for sequence in group:
             if not sequence.taken_ns:
                 sequence.taken_ns = began
                 yield Took(sequence.run.job, began, sequence.step, sequence.steps)
-        batch = self._batch(shape)
+        batch = self._forwards.take(shape)
         self._fill(batch, group)
         for sequence in group:
             sequence.flying = True
@@ -166,7 +146,7 @@ class UnetStage(Stage):
             row += sequence.rows
             if sequence in self._sequences:  # else it was dropped meanwhile, and its slot may be another's by now
                 sequence.advance(combine(output, sequence.run.guidance_scale, sequence.run.guidance_rescale))
-        self._batches[flight.shape].append(flight.batch)
+        self._forwards.give_back(flight.shape, flight.batch)
         ended = time.monotonic_ns()
         self._learn((ended - flight.began_ns) / 1e9, flight.shape.rows)
         self.beacon.busy((ended - flight.began_ns) // self.spec.streams)
@@ -200,6 +180,8 @@ class UnetStage(Stage):
             if same and rows + sequence.rows <= self.spec.max_rows:
                 group.append(sequence)
                 rows += sequence.rows
+        while len(group) > 1 and not self._forwards.serves(self._shape(group)):
+            group.pop()
         return group
 
     def _learn(self, seconds: float, rows: int) -> None:
@@ -211,7 +193,7 @@ class UnetStage(Stage):
         _, height, width = group[0].latents.shape
         return Shape(sum(sequence.rows for sequence in group), height, width, group[0].tokens)
 
-    def _fill(self, batch: _Batch, group: list[Sequence]) -> None:
+    def _fill(self, batch: Batch, group: list[Sequence]) -> None:
         """Lay the sequences' rows into the batch."""
         row = 0
         for sequence in group:
@@ -226,23 +208,15 @@ class UnetStage(Stage):
                     batch.inputs[name][rows] = constant
                     batch.forward.bind(name, batch.inputs[name])
 
-    def _batch(self, shape: Shape) -> _Batch:
-        """A forward for `shape` that is not in flight; the first one is compiled, the others share its weights."""
-        if self._batches.get(shape):
-            return self._batches[shape].pop()
-        if shape not in self._forwards:
-            rows, height, width, tokens = shape
-            card = self._card
-            shapes = {
-                "sample": (rows, card.latent_channels, height, width),
-                "timestep": (rows,) if self._ranks["timestep"] else (),
-                "encoder_hidden_states": (rows, tokens, card.embed_dim),
-                "timestep_cond": (rows, card.guidance_embed_dim or 0),
-                "text_embeds": (rows, card.pooled_dim),
-                "time_ids": (rows, 6),
-            }
-            self._forwards[shape] = self._runtime.compile("unet", {name: shapes[name] for name in self._ranks})
-            self._batches[shape] = []
-        forward = self._forwards[shape].another()
-        inputs = {name: forward.allocate(name) for name in self._ranks}
-        return _Batch(forward, inputs, forward.allocate(forward.outputs[0]).view(np.float32))
+    def _compile(self, shape: Shape) -> Forward:
+        rows, height, width, tokens = shape
+        card = self._card
+        shapes = {
+            "sample": (rows, card.latent_channels, height, width),
+            "timestep": (rows,) if self._ranks["timestep"] else (),
+            "encoder_hidden_states": (rows, tokens, card.embed_dim),
+            "timestep_cond": (rows, card.guidance_embed_dim or 0),
+            "text_embeds": (rows, card.pooled_dim),
+            "time_ids": (rows, 6),
+        }
+        return self._runtime.compile("unet", {name: shapes[name] for name in self._ranks})
