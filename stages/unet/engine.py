@@ -75,7 +75,7 @@ class UnetStage(Stage):
         self._ranks = self._runtime.ranks("unet")
         if strange := self._ranks.keys() - KNOWN_INPUTS:
             raise ModelError(f"unet: its inputs {', '.join(sorted(strange))} are of a kind that cannot be served")
-        self._forwards = Forwards(self._compile, self.spec.max_rows, self.spec.shapes_bytes)
+        self._forwards = Forwards(self._compile, self._ranks, self.spec.max_rows, self.spec.shapes_bytes)
         _, height, width = self._card.latent_shape(*self.spec.sizes[0])
         shape = Shape(self._card.rows(self._card.guidance_scale), height, width, TOKENS)
         batch = self._forwards.take(shape)

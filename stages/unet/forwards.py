@@ -7,7 +7,7 @@ those not used for the longest time.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,15 +40,17 @@ class Forwards:
     def __init__(
         self,
         compiled: Callable[[Shape], Forward],
+        inputs: Iterable[str],
         max_rows: int,
         budget_bytes: int,
         resident_bytes: Callable[[], int] | None = None,
     ) -> None:
-        """`compiled` makes the forward of a shape; `budget_bytes` is for all but the first one.
+        """`compiled` makes the forward of a shape, fed by `inputs`; `budget_bytes` is for all but the first one.
 
         What a forward takes is measured as the growth of `resident_bytes`, by default this process's.
         """
         self._compile = compiled
+        self._inputs = tuple(inputs)
         self._max_rows = max_rows
         self._budget_bytes = budget_bytes
         self._resident_bytes = resident_bytes or _resident_bytes
@@ -105,7 +107,7 @@ class Forwards:
                     del kept[shape]
 
     def _bound(self, forward: Forward) -> Batch:
-        inputs = {name: forward.allocate(name) for name in forward.inputs}
+        inputs = {name: forward.allocate(name) for name in self._inputs}
         return Batch(forward, inputs, forward.allocate(forward.outputs[0]).view(np.float32))
 
 

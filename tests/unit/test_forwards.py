@@ -16,7 +16,6 @@ A_ROW = 100
 
 
 class FakeForward:
-    inputs = ("sample",)
     outputs = ("out_sample",)
 
     def __init__(self, shape: Shape) -> None:
@@ -52,7 +51,7 @@ def memory() -> Memory:
 
 
 def forwards(memory: Memory, max_rows: int = 16, budget: int = 1 << 30) -> Forwards:
-    return Forwards(memory.compile, max_rows, budget, lambda: memory.resident)
+    return Forwards(memory.compile, ("sample",), max_rows, budget, lambda: memory.resident)
 
 
 def test_a_shape_is_compiled_once_and_its_batches_are_used_again(memory: Memory) -> None:
