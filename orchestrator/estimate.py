@@ -1,5 +1,9 @@
 """What work costs here, learned while it runs, so that waiting can be told in seconds."""
 
+from collections.abc import Iterable
+
+import msgspec
+
 from stages.core.wire import KINDS, Kind
 
 _NEWEST = 0.2
@@ -9,29 +13,59 @@ _GUESS: dict[Kind, float] = {"text": 0.01, "unet": 0.5, "vae": 1.5}
 """Before anything has run, for the order only: the proportions of a Stable Diffusion, in row forwards of a second."""
 
 
-class Estimate:
-    """Running means: seconds of a text encoding, of a row of a U-Net forward, of a decoding."""
+class Cost(msgspec.Struct, frozen=True):
+    """One point of the cost curve of a kind of stage."""
 
-    def __init__(self) -> None:
-        self._seconds: dict[Kind, float] = {}
+    kind: Kind
+    pixels: int
+    """Of the picture; 0 for prompts, whose cost does not depend on it."""
+    seconds: float
+    """Of a text encoding, of a row of a U-Net forward, of a decoding."""
+
+
+class Estimate:
+    """Cost curves over the size of pictures, each point a running mean."""
+
+    def __init__(self, costs: Iterable[Cost] = ()) -> None:
+        """`costs` are what an estimate of the same model on the same cores had learned before."""
+        self._curves: dict[Kind, dict[int, float]] = {}
+        for cost in costs:
+            self._curves.setdefault(cost.kind, {})[cost.pixels] = cost.seconds
 
     @property
     def complete(self) -> bool:
         """Whether every kind of work has been seen."""
-        return len(self._seconds) == len(KINDS)
+        return len(self._curves) == len(KINDS)
 
-    def learn(self, kind: Kind, nanoseconds: int, rows: int = 1) -> None:
-        """Take one measurement in."""
+    @property
+    def costs(self) -> tuple[Cost, ...]:
+        """All that is known."""
+        return tuple(
+            Cost(kind, pixels, seconds) for kind, curve in self._curves.items() for pixels, seconds in curve.items()
+        )
+
+    def learn(self, kind: Kind, nanoseconds: int, pixels: int = 0, rows: int = 1) -> None:
+        """Take one measurement in: of `rows` rows, for pictures of `pixels` pixels."""
         seconds = nanoseconds / rows / 1e9
-        known = self._seconds.get(kind, seconds)
-        self._seconds[kind] = known + _NEWEST * (seconds - known)
+        curve = self._curves.setdefault(kind, {})
+        known = curve.get(pixels, seconds)
+        curve[pixels] = known + _NEWEST * (seconds - known)
 
-    def of(self, kind: Kind, rows: int) -> float:
+    def of(self, kind: Kind, rows: int, pixels: int = 0) -> float:
         """Seconds of work that a job has left which is at (or waits for) a stage of `kind`, U-Net rows left."""
-        known = self._seconds if self.complete else _GUESS
-        left = known["vae"]
+        left = self._cost("vae", pixels)
         if kind != "vae":
-            left += known["unet"] * rows
+            left += self._cost("unet", pixels) * rows
         if kind == "text":
-            left += known["text"]
+            left += self._cost("text", 0)
         return left
+
+    def _cost(self, kind: Kind, pixels: int) -> float:
+        """Seconds at this size; where it has not been seen, those of the nearest one, by the ratio of pixels."""
+        if not self.complete:
+            return _GUESS[kind]
+        curve = self._curves[kind]
+        if pixels in curve:
+            return curve[pixels]
+        nearest = min(curve, key=lambda seen: abs(seen - pixels))
+        return curve[nearest] * (pixels / nearest if pixels and nearest else 1.0)

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from orchestrator.estimate import Estimate
+from orchestrator.estimate import Cost, Estimate
 from orchestrator.jobs import Job, Prompt
 from orchestrator.request import Request
 from stages.core.errors import DeadlineInfeasible
@@ -20,10 +20,11 @@ from stages.core.order import Claim, Key, Order, key
 class Forecast:
     """Ranks jobs as the order says, and tells times as far as every kind of work has been seen."""
 
-    def __init__(self, card: ModelCard, order: Order) -> None:
+    def __init__(self, card: ModelCard, order: Order, costs: Iterable[Cost] = ()) -> None:
+        """`costs` are those that are known already."""
         self._card = card
         self._key = key(order)
-        self.estimate = Estimate()
+        self.estimate = Estimate(costs)
 
     @property
     def known(self) -> bool:
@@ -32,7 +33,8 @@ class Forecast:
 
     def left(self, job: Job) -> float:
         """Seconds of work the job has left."""
-        return self.estimate.of(job.kind, job.steps_left * self._card.rows(job.request.guidance_scale))
+        rows = job.steps_left * self._card.rows(job.request.guidance_scale)
+        return self.estimate.of(job.kind, rows, job.request.pixels)
 
     def rank(self, job: Job, now_ns: int) -> Key:
         """Where the job stands in the order; the smallest goes first, and no two are equal."""
@@ -73,14 +75,15 @@ class Forecast:
             return requests
         now = now_ns / 1e9
         rows = self._card.rows(requests[0].guidance_scale)
-        one = self.estimate.of("text", rows * requests[0].steps)
+        pixels = requests[0].pixels
+        one = self.estimate.of("text", rows * requests[0].steps, pixels)
         rank = (*self._key(claim, one, 0, now), math.inf)  # of those that are equal, the newest
         before = sum(self.left(job) for job in jobs if self.rank(job, now_ns) < rank)
         allowed = claim.deadline - now
         needed = before + one * len(requests)
         if needed <= allowed:
             return requests
-        a_step = self.estimate.of("text", rows) - self.estimate.of("text", 0)
+        a_step = self.estimate.of("text", rows, pixels) - self.estimate.of("text", 0, pixels)
         steps = requests[0].steps - math.ceil((needed - allowed) / len(requests) / a_step)
         if min_steps is not None and steps >= min_steps:
             return [msgspec.structs.replace(request, steps=steps) for request in requests]

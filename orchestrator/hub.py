@@ -14,6 +14,7 @@ from orchestrator import lease as leasing
 from orchestrator import router as routing
 from orchestrator import supervisor as supervision
 from orchestrator.child import Child
+from orchestrator.costs import CostBook
 from orchestrator.inbox import Inbox, signals
 from orchestrator.keeper import Keeper
 from orchestrator.observe import Observer
@@ -72,7 +73,8 @@ class Hub:
         self._stages = StageHub(self._context)
         self._children: dict[str, Child] = {}
         self._specs = {spec.name: spec for spec in plan.stages}
-        self._router = Router(plan, self._arena, config.pipeline.queue_limit)
+        self._costs = CostBook(plan)
+        self._router = Router(plan, self._arena, config.pipeline.queue_limit, self._costs.read())
         self._supervisor = Supervisor(
             list(self._specs), config.load_attempts, config.deadlines.load_s, config.deadlines.stop_s
         )
@@ -143,7 +145,11 @@ class Hub:
         return 0
 
     def close(self) -> None:
-        """Give everything back; answers already on their way to clients get `deadlines.send_s` to leave."""
+        """Give everything back; answers already on their way to clients get `deadlines.send_s` to leave.
+
+        What was learned of costs is kept for the next time.
+        """
+        self._costs.write(self._router.forecast.estimate.costs)
         for child in list(self._children.values()):
             child.kill()
             child.reap()

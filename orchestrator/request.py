@@ -34,6 +34,11 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     clip_skip: int
     output_format: Format
 
+    @property
+    def pixels(self) -> int:
+        """Of the picture."""
+        return self.width * self.height
+
     def metadata(self, card: ModelCard) -> dict[str, str]:
         """The text that goes into the file: `parameters` as AUTOMATIC1111 writes it, `triptych` as JSON."""
         sampler = self.schedule or own_schedule(card.scheduler)

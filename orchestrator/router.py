@@ -13,9 +13,10 @@ output it led to has been accepted, so a job whose stage dies is sent again from
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
+from orchestrator.estimate import Cost
 from orchestrator.forecast import Forecast
 from orchestrator.jobs import Job, Prompt, Stage
 from orchestrator.plan import OUTPUT_POOL, OVERTAKERS, Plan
@@ -74,7 +75,8 @@ Action = ToStage | ToClient
 class Router:
     """Admits, sends on, answers, sends again. Every public method returns what is to be done, in order."""
 
-    def __init__(self, plan: Plan, arena: Arena, queue_limit: int) -> None:
+    def __init__(self, plan: Plan, arena: Arena, queue_limit: int, costs: Iterable[Cost] = ()) -> None:
+        """`costs` are what the work has cost when it was done before."""
         self._plan = plan
         self._arena = arena
         self._queue_limit = queue_limit
@@ -85,7 +87,7 @@ class Router:
         self._count = 0
         self._draining = False
         self._actions: list[Action] = []
-        self.forecast = Forecast(plan.card, plan.order)
+        self.forecast = Forecast(plan.card, plan.order, costs)
         self.replayed = 0
         """Jobs sent again because their stage died at them, or because their data were spoiled."""
         self.hops_us: deque[float] = deque(maxlen=_HOPS_KEPT)
@@ -269,7 +271,7 @@ class Router:
 
     def _stepped(self, job: Job, stepped: wire.Stepped, now_ns: int) -> None:
         rows = self._plan.card.rows(job.request.guidance_scale)
-        self.forecast.estimate.learn("unet", stepped.cost_ns, rows)
+        self.forecast.estimate.learn("unet", stepped.cost_ns, job.request.pixels, rows)
         if job.prompt.trace:
             self._slice(job, "step", stepped.began_ns, stepped.ended_ns, stepped.step)
         self._progress(job, stepped.step, stepped.steps, now_ns)
@@ -293,7 +295,8 @@ class Router:
         """Accept a stage's output: only now its input is not needed any more."""
         assert job.output is not None
         if job.kind != "unet":
-            self.forecast.estimate.learn(job.kind, put.ended_ns - put.began_ns)
+            pixels = job.request.pixels if job.kind == "vae" else 0
+            self.forecast.estimate.learn(job.kind, put.ended_ns - put.began_ns, pixels)
         job.spans[job.kind] = (put.began_ns, put.ended_ns)
         if job.prompt.trace:
             self._slice(job, "work", put.began_ns, put.ended_ns)

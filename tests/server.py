@@ -27,7 +27,7 @@ T = TypeVar("T")
 class Server:
     """A running `triptych serve`."""
 
-    def __init__(self, overrides: Iterable[str], address: str) -> None:
+    def __init__(self, overrides: Iterable[str], address: str, cache: Path | None = None) -> None:
         self.address = address
         self.process = subprocess.Popen(
             [sys.executable, "-m", "orchestrator", "serve", f"--set=listen.socket={address}"]
@@ -35,6 +35,7 @@ class Server:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
+            env=None if cache is None else os.environ | {"XDG_CACHE_HOME": str(cache)},
         )
 
     def wait_ready(self) -> str:
@@ -68,9 +69,11 @@ class Server:
 
 
 @contextmanager
-def serving(*overrides: str, address: str | None = None, ready: bool = True) -> Iterator[Server]:
-    """A server until the end of the block, then stopped if it still runs."""
-    server = Server(overrides, address or private_address())
+def serving(
+    *overrides: str, address: str | None = None, ready: bool = True, cache: Path | None = None
+) -> Iterator[Server]:
+    """A server until the end of the block, then stopped if it still runs; what it remembers lies in `cache`."""
+    server = Server(overrides, address or private_address(), cache)
     try:
         if ready:
             server.wait_ready()

@@ -1,7 +1,9 @@
 """Clients that go away, change their minds, or do not listen. Real processes, stub stages."""
 
+import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -180,3 +182,15 @@ def test_a_client_that_never_reads_stops_nobody(plain: Server) -> None:
             deaf.send(prompt(f"{number}", steps=50, trace=True))
         assert len(run(client, [prompt(f"{number}") for number in range(4)]).images) == 4
         eventually(lambda: free_again(plain), "all done", 30.0)
+
+
+def test_a_server_knows_its_costs_from_the_last_time(tmp_path: Path) -> None:
+    heard: list[float | None] = []
+    for _ in range(2):
+        with serving(*STUBS, cache=tmp_path) as server, server.client() as client:
+            [accepted] = [event[0] for event in client.submit(prompt("a")) if isinstance(event[0], wire.Accepted)]
+            heard.append(accepted.eta_s)
+            server.process.send_signal(signal.SIGTERM)
+            server.end()
+    assert heard[0] is None
+    assert heard[1] is not None

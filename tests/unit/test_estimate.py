@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.estimate import Estimate
+from orchestrator.estimate import Cost, Estimate
 from stages.core.wire import KINDS, Kind
 
 SECOND = 1_000_000_000
@@ -70,3 +70,24 @@ def test_more_work_takes_longer_and_less_is_left_at_every_stage(estimate: Estima
     assert left[2] > 0
     for kind, before in zip(KINDS, left, strict=True):
         assert estimate.of(kind, rows + more) >= before
+
+
+def test_each_size_has_a_cost_of_its_own() -> None:
+    estimate = learned()
+    estimate.learn("unet", 40 * SECOND, pixels=4096)
+    assert estimate.of("unet", 2, 4096) == pytest.approx(80 + 3)
+
+
+def test_a_size_not_seen_costs_by_its_pixels() -> None:
+    estimate = Estimate([Cost("text", 0, 1.0), Cost("unet", 100, 2.0), Cost("unet", 1000, 30.0), Cost("vae", 100, 5.0)])
+    assert estimate.of("text", 1, 200) == pytest.approx(1 + 4 + 10)
+    assert estimate.of("text", 1, 2000) == pytest.approx(1 + 60 + 100)
+
+
+def test_what_was_learned_can_be_taken_up_again() -> None:
+    estimate = learned()
+    estimate.learn("unet", 40 * SECOND, pixels=4096)
+    again = Estimate(estimate.costs)
+    assert again.complete
+    assert set(again.costs) == set(estimate.costs)
+    assert again.of("text", 3, 4096) == estimate.of("text", 3, 4096)
