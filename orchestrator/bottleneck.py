@@ -2,9 +2,9 @@
 
 A thing limits when it is busy all the time. Stages with cores of their own limit one by one; stages that share cores
 compete for those, so there the cores limit, however busy each stage looks: what waits for a core is busy, too. Where
-nothing is busy all the time, it is the prompts that come too slowly. What is said rests on three figures of each stage
-(the share of time it was busy, the CPU time its process used, its cores) and on nothing else; gains are bounds, from
-counting work: they say what a change could bring at most.
+nothing is busy all the time, it is the prompts that come too slowly. What is said rests on four figures of each stage
+(the share of time it was busy, the CPU time its process used, its cores, how long those were idle) and on nothing else;
+gains are bounds, from counting work: they say what a change could bring at most.
 """
 
 import math
@@ -21,6 +21,9 @@ FULL = 0.85
 IDLE = 0.02
 """Busy for less than this is not at work."""
 
+_CROWD = 0.15
+"""More than this of the cores in use by others explains why work is slow."""
+
 _WORTH = 1.05
 """A change that brings less is not advised."""
 
@@ -35,6 +38,8 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     cores_used: float
     """CPU seconds a second."""
     cores: frozenset[int]
+    cores_idle: float
+    """How many of them nobody used, other programs included."""
     threads: int
     streams: int
     max_rows: int
@@ -63,7 +68,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
 
 def recent(stages: Sequence[StageStatus]) -> list[Load]:
     """The loads of the last seconds, as a status has them."""
-    return [_load(stage, stage.recent_busy_share, stage.recent_cores_used) for stage in stages]
+    return [_load(stage, stage.recent_busy_share, stage.recent_cores_used, stage.recent_cores_idle) for stage in stages]
 
 
 def between(before: Sequence[StageStatus], after: Sequence[StageStatus], seconds: float) -> list[Load]:
@@ -74,18 +79,21 @@ def between(before: Sequence[StageStatus], after: Sequence[StageStatus], seconds
         was = known.get((stage.name, stage.pid))
         busy_s = stage.busy_s - (was.busy_s if was else 0.0)
         cpu_s = stage.cpu_s - (was.cpu_s if was else 0.0)
-        share = min(1.0, max(0.0, busy_s / seconds)) if seconds > 0 else 0.0
-        loads.append(_load(stage, share, max(0.0, cpu_s / seconds) if seconds > 0 else 0.0))
+        idle_s = stage.cores_idle_s - (was.cores_idle_s if was else stage.cores_idle_s)
+        if seconds > 0:
+            busy = min(1.0, max(0.0, busy_s / seconds))
+            loads.append(_load(stage, busy, max(0.0, cpu_s / seconds), max(0.0, idle_s / seconds)))
     return loads
 
 
-def _load(stage: StageStatus, busy_share: float, cores_used: float) -> Load:
+def _load(stage: StageStatus, busy_share: float, cores_used: float, cores_idle: float) -> Load:
     return Load(
         name=stage.name,
         kind=stage.kind,
         busy_share=busy_share,
         cores_used=cores_used,
         cores=cores.parse(stage.cores_asked),
+        cores_idle=cores_idle,
         threads=stage.threads,
         streams=stage.streams,
         max_rows=stage.max_rows,
@@ -116,6 +124,24 @@ def _fullness(group: Sequence[Load], host: Host) -> float:
     return max(max(load.busy_share for load in group), _cores_used(group, host))
 
 
+def _others(group: Sequence[Load], host: Host) -> float:
+    """Share of the group's cores that other programs used, as far as no quota hides it."""
+    own = group[0].cores
+    if not own or host.quota < len(own):
+        return 0.0
+    used = sum(load.cores_used for load in group) + group[0].cores_idle
+    return max(0.0, 1 - used / len(own))
+
+
+def _crowded(group: Sequence[Load], why: str, others: float) -> Bottleneck:
+    """Somebody else has the cores."""
+    return Bottleneck(
+        limits="other programs",
+        why=f"other programs use {_percent(others)} of cores {cores.render(group[0].cores)}; {why}",
+        change="let them run elsewhere, or give the stages cores that nothing else uses",
+    )
+
+
 def _cores_used(group: Sequence[Load], host: Host) -> float:
     """Share of the group's cores that was in use."""
     return min(1.0, sum(load.cores_used for load in group) / host.room(group[0].cores))
@@ -139,8 +165,11 @@ def _shared(group: Sequence[Load], loads: Sequence[Load], host: Host) -> Bottlen
     total = sum(load.cores_used for load in group)
     part = first.cores_used / total if total else 0.0
     if used < FULL and host.share != "turns":
-        why = f"{most.name} is busy {_percent(most.busy_share)} of the time, but cores {names} only {_percent(used)}"
-        return Bottleneck(limits=most.name, why=f"{why}: {_shares(loads)}", change=_fill(most, used, host))
+        if (others := _others(group, host)) > _CROWD:
+            return _crowded(group, f"the stages {_percent(used)}: {_shares(loads)}", others)
+        why = f"{most.name} is busy {_percent(most.busy_share)} of the time; {_shares(loads, but=most)}"
+        why += f"; {_percent(used)} of cores {names} are in use"
+        return Bottleneck(limits=most.name, why=why, change=_fill(most, used, host))
     why = f"{_percent(used)} of cores {names} are in use, {_percent(part)} of that by {first.name}; {_shares(loads)}"
     if spare := _spare(loads, host):
         change = f"give the stages cores {spare} as well, which no stage has"
@@ -155,6 +184,8 @@ def _alone(first: Load, loads: Sequence[Load], host: Host) -> Bottleneck:
     """A stage with cores of its own is always at work."""
     used = _cores_used([first], host)
     why = f"{first.name} is busy {_percent(first.busy_share)} of the time; {_shares(loads, but=first)}"
+    if used < FULL and (others := _others([first], host)) > _CROWD:
+        return _crowded([first], why, others)
     if spare := _spare(loads, host):
         return Bottleneck(limits=first.name, why=why, change=f"give {first.name} cores {spare}, which no stage has")
     groups = {load.cores for load in loads}

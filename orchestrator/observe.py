@@ -47,6 +47,8 @@ class Look(NamedTuple):
 
     at: float
     uses: dict[str, Use]
+    idle_s: list[float]
+    """Seconds that each core of the machine was idle."""
 
 
 class Observer:
@@ -87,7 +89,8 @@ class Observer:
     def look(self) -> None:
         """Remember what is used up to now, for what `status` calls recent and for the trace's memory counters.
 
-        One short file a process is read, some ten microseconds: to be called about once a second.
+        One short file a process is read, and one of the machine's, some hundred microseconds: to be called about once
+        a second.
         """
         now_ns = time.monotonic_ns()
         uses: dict[str, Use] = {}
@@ -96,7 +99,8 @@ class Observer:
             uses[name] = Use(child.pid, _busy_ns(self._board.read(child.spec.number), now_ns), cpu_s)
             self._recorder.memory(now_ns, child.pid, rss_bytes)
         self._recorder.memory(now_ns, os.getpid(), _stat(os.getpid())[1])
-        self._looks.append(Look(now_ns / 1e9, uses))
+        idle_s = [core.idle + core.iowait for core in psutil.cpu_times(percpu=True)]
+        self._looks.append(Look(now_ns / 1e9, uses, idle_s))
 
     def trace(self, seconds: float) -> bytes:
         """The encoded Recording of the last `seconds`, a day at most."""
@@ -156,6 +160,8 @@ class Observer:
         before = then.uses.get(name, used)
         if before.pid != used.pid or used.busy_ns < before.busy_ns:  # it died, or has only just loaded
             before = used
+        own = cores.parse(spec.cores) or cores.allowed()
+        idle_s = _idle_s(now, own)
         rss, pss = _memory(child.pid) if child else (0, 0)
         return wire.StageStatus(
             name=name,
@@ -174,6 +180,8 @@ class Observer:
             busy_share=round(min(1.0, row.busy_ns / 1e9 / since), 4) if since else 0.0,
             recent_busy_share=_share(used.busy_ns / 1e9 - before.busy_ns / 1e9, seconds),
             recent_cores_used=round((used.cpu_s - before.cpu_s) / seconds, 4) if seconds else 0.0,
+            recent_cores_idle=round((idle_s - _idle_s(then, own)) / seconds, 4) if seconds else 0.0,
+            cores_idle_s=round(idle_s, 3),
             busy_s=round(used.busy_ns / 1e9, 6),
             cpu_s=round(used.cpu_s, 3),
             streams=spec.streams,
@@ -184,6 +192,10 @@ class Observer:
             cache_hit_share=round(row.hits / row.lookups, 4) if row.lookups else None,
             cpu_outside_infer_share=round(1 - row.infer_cpu_ns / row.cpu_ns, 4) if row.infer_cpu_ns else None,
         )
+
+
+def _idle_s(look: Look, own: frozenset[int]) -> float:
+    return sum(look.idle_s[core] for core in own if core < len(look.idle_s))
 
 
 def _share(part_s: float, of_s: float) -> float:

@@ -2,6 +2,8 @@
 
 import threading
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -11,8 +13,6 @@ _COST_SHARE = 0.02
 """Of one core, at most: reading how a large process shares its pages takes milliseconds."""
 
 _SHORTEST_S = 0.02
-_RESCAN_S = 0.5
-"""Seconds between looks for new processes, which cost a look at every process of the machine."""
 
 
 class Sample(NamedTuple):
@@ -61,28 +61,31 @@ class TreeMemory:
         self._thread.join()
 
     def _run(self) -> None:
-        processes: list[psutil.Process] = []
-        scanned = -_RESCAN_S
         wait_s = 0.0
         while not self._stop.wait(wait_s):
             began = time.thread_time()
-            now = time.monotonic()
-            if now - scanned >= _RESCAN_S:
-                processes, scanned = self._tree(), now
-            self._samples.append(Sample(now, sum(_pss(process) for process in processes)))
+            self._samples.append(Sample(time.monotonic(), sum(_pss(pid) for pid in self._tree())))
             wait_s = max(_SHORTEST_S, (time.thread_time() - began) / _COST_SHARE)
 
-    def _tree(self) -> list[psutil.Process]:
-        try:
-            root = psutil.Process(self._root)
-            found = root.children(recursive=True)
-        except psutil.Error:
-            return []
-        return found if self._descendants_only else [root, *found]
+    def _tree(self) -> Iterator[int]:
+        if not self._descendants_only:
+            yield self._root
+        yield from _descendants(self._root)
 
 
-def _pss(process: psutil.Process) -> int:
+def _descendants(pid: int) -> Iterator[int]:
+    """Its children and theirs, read from the kernel's own lists: psutil would look at every process there is."""
     try:
-        return int(process.memory_full_info().pss)
+        lists = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    except OSError:
+        return
+    for child in " ".join(lists).split():
+        yield int(child)
+        yield from _descendants(int(child))
+
+
+def _pss(pid: int) -> int:
+    try:
+        return int(psutil.Process(pid).memory_full_info().pss)
     except (psutil.Error, OSError):
         return 0

@@ -157,12 +157,12 @@ def _memory(axes: "Axes", samples: Sequence[Sample]) -> None:
         axes.annotate(
             f"peak {sizes[peak]:,.0f} MiB",
             (times[peak], sizes[peak]),
-            xytext=(6, -2),
+            xytext=(0, 5),
             textcoords="offset points",
             fontsize=9,
-            va="top",
+            ha="center" if 0.1 < times[peak] / max(times[-1], 1e-9) < 0.9 else "right",
         )
         axes.set_xlim(0, times[-1])
-        axes.set_ylim(0, 1.15 * max(*sizes, 1.0))
+        axes.set_ylim(0, 1.25 * max(*sizes, 1.0))
     axes.set(xlabel="seconds since the start", ylabel="PSS, MiB", title="Memory of all processes, loading included")
     axes.grid(alpha=0.25)

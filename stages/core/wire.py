@@ -252,6 +252,10 @@ class StageStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds spent on jobs since it loaded."""
     cpu_s: float = 0.0
     """CPU seconds of its process since that was started."""
+    recent_cores_idle: float = 0.0
+    """How many of its cores nobody used in that time, by the kernel's count."""
+    cores_idle_s: float = 0.0
+    """Seconds that its cores were idle, in all, since the machine was started."""
     streams: int = 1
     max_rows: int = 2
     restarts: int
