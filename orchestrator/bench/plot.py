@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 COLOURS: dict[Kind, str] = {"text": "#4c72b0", "unet": "#dd8452", "vae": "#55a868"}
 _GREY = "#555555"
 _BINS = 240
+_BAND = 1.15
+"""From one stage's band to the next; a stage that is always busy is 1 high."""
 _NAMES = {"p50": "median", "p90": "90 %", "p99": "99 %"}
 _SHADES = {"p50": "#1b4965", "p90": "#5fa8d3", "p99": "#bc4749"}
 
@@ -107,31 +110,38 @@ def _distribution(axes: "Axes", level: Level) -> None:
 
 
 def _occupancy(axes: "Axes", recording: Recording, when: str) -> None:
-    """A band for each kind of stage, as high as the share of the time that it was busy, and the queue above them."""
+    """A band for each kind of stage, as high as the share of the time that it was busy, and one for the queue."""
     span_s = (recording.ended_ns - recording.began_ns) / 1e9
     edges = np.linspace(0.0, span_s, _BINS + 1)
-    for place, kind in enumerate(reversed(KINDS)):
-        share = occupancy(recording, kind, _BINS)
-        low = place * 1.15
-        axes.stairs(low + share, edges, baseline=low, fill=True, color=COLOURS[kind], alpha=0.85)
+    bands: list[tuple[str, NDArray[np.float64], str]] = [
+        (kind, occupancy(recording, kind, _BINS), COLOURS[kind]) for kind in reversed(KINDS)
+    ]
+    notes = [f"{share.mean():.0%}" for _, share, _ in bands]
+    waiting = queue(recording, _BINS)
+    if waiting.max() >= 1:
+        bands.append(("waiting", waiting / waiting.max(), "#999999"))
+        notes.append(f"up to {waiting.max():.0f}")
+    for place, (_, share, colour) in enumerate(bands):
+        low = place * _BAND
+        axes.stairs(low + share, edges, baseline=low, fill=True, color=colour, alpha=0.85)
         axes.axhline(low, color=_GREY, linewidth=0.5)
-        axes.text(1.01, low + 0.5, f"{share.mean():.0%}", transform=axes.get_yaxis_transform(), va="center", fontsize=9)
-    axes.set_yticks([place * 1.15 + 0.5 for place in range(len(KINDS))], [*reversed(KINDS)])
+        axes.text(1.01, low + 0.5, notes[place], transform=axes.get_yaxis_transform(), va="center", fontsize=9)
+    axes.set_yticks([place * _BAND + 0.5 for place in range(len(bands))], [name for name, *_ in bands])
     axes.tick_params(axis="y", length=0)
     axes.set(xlabel="seconds", title=f"Share of the time each stage was busy, {when}")
     axes.set_xlim(0, span_s)
-    axes.set_ylim(0, len(KINDS) * 1.15)
-    levels = [fact for fact in recording.facts if isinstance(fact, Fullness) and fact.at_ns >= recording.began_ns]
-    if any(level.waiting for level in levels):
-        queue = axes.twinx()
-        times = [(level.at_ns - recording.began_ns) / 1e9 for level in levels]
-        queue.step([*times, span_s], [*(v.waiting for v in levels), levels[-1].waiting], where="post", color="black")
-        for line in queue.lines:
-            line.set(linewidth=0.9, alpha=0.6)
-        queue.set_ylim(bottom=0)
-        queue.set_ylabel("images waiting", fontsize=9, labelpad=28)
-        queue.spines["top"].set_visible(False)
-        queue.tick_params(labelsize=8)
+    axes.set_ylim(0, len(bands) * _BAND)
+
+
+def queue(recording: Recording, bins: int) -> NDArray[np.float64]:
+    """[bins]: the most images that waited for their first stage in each part of the recording's time."""
+    edges = np.linspace(recording.began_ns, recording.ended_ns, bins + 1)
+    found = np.zeros(bins)
+    levels = [(fact.at_ns, fact.waiting) for fact in recording.facts if isinstance(fact, Fullness)]
+    for (from_ns, waiting), (to_ns, _) in pairwise([*levels, (recording.ended_ns, 0)]):
+        touched = (edges[:-1] <= to_ns) & (edges[1:] > from_ns)
+        found[touched] = np.maximum(found[touched], waiting)
+    return found
 
 
 def occupancy(recording: Recording, kind: Kind, bins: int) -> NDArray[np.float64]:
@@ -164,5 +174,7 @@ def _memory(axes: "Axes", samples: Sequence[Sample]) -> None:
         )
         axes.set_xlim(0, times[-1])
         axes.set_ylim(0, 1.25 * max(*sizes, 1.0))
-    axes.set(xlabel="seconds since the start", ylabel="PSS, MiB", title="Memory of all processes, loading included")
+    axes.set(
+        xlabel="seconds since the measurement began", ylabel="PSS, MiB", title="Memory of all processes of the pipeline"
+    )
     axes.grid(alpha=0.25)

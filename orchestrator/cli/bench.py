@@ -113,7 +113,8 @@ def run(args: argparse.Namespace) -> int:
         _show(measured, figures, found)
     if args.plot:
         model = measured.after.model
-        title = f"{model}: {args.rounds} x {args.jobs} prompts, {measured.after.share}"
+        rounds = f"{args.rounds} rounds of " if args.rounds > 1 else ""
+        title = f"{model}: {rounds}{args.jobs} prompts, stages share cores by {measured.after.share}"
         plot.draw(args.plot, title, measured, figures, tree.samples)
     wrong = failures(measured.levels)
     for code, message in wrong.items():
@@ -219,7 +220,8 @@ def _show(measured: Measured, figures: list[report.LevelFigures], found: dict[st
         lines.append(f"memory: at most {memory(peak)} (PSS of all its processes)")
     if found["first_image_s"] is not None:
         lines.append(f"first image: {found['first_image_s']:.1f} s after the start")
-    console.print(Text("   ".join(lines)))
+    for line in lines:
+        console.print(Text(line))
     console.print(Text(f"limit: {top.bottleneck.why}"))
     if top.bottleneck.change:
         console.print(Text(f"would help most: {top.bottleneck.change}"))
