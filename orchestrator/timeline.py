@@ -9,7 +9,20 @@ are whole microseconds since the beginning of the recording: of fractions, reade
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from orchestrator.recording import Forward, Level, Memory, Recording, Sent, Visit, forwards, jobs, kind_of, visits
+from orchestrator.recording import (
+    Forward,
+    Heard,
+    Level,
+    Lost,
+    Memory,
+    Recording,
+    Sent,
+    Visit,
+    forwards,
+    jobs,
+    kind_of,
+    visits,
+)
 from stages.core.wire import KINDS
 
 Event = dict[str, Any]
@@ -21,13 +34,13 @@ _HUB_ORDER = -1
 def events(recording: Recording) -> list[Event]:
     """The `traceEvents`: names of processes and tracks, slices, arrows, counters."""
     work, paths, known = forwards(recording), visits(recording), jobs(recording)
-    stages = _tracks(work)
+    stages, processes = _tracks(work), _processes(recording, work)
     return [
-        *_names(recording, stages, work),
+        *_names(recording, processes, stages, work),
         *(_forward(forward, track, known, recording) for forward, track in zip(work, stages, strict=True)),
         *_lives(paths, known, recording),
         *_arrows(list(zip(work, stages, strict=True)), recording),
-        *_counters(recording),
+        *_counters(recording, {recording.hub_pid, *processes}),
     ]
 
 
@@ -44,14 +57,26 @@ def _lane(ends: list[int], began_ns: int, ended_ns: int) -> int:
     return free + 1
 
 
-def _names(recording: Recording, tracks: list[int], work: list[Forward]) -> Iterator[Event]:
-    """Metadata: the stages in pipeline order, each process that worked and each that is alive."""
-    names = {forward.pid: (forward.stage, "") for forward in work}
-    names |= {worker.pid: (worker.name, f" on cores {worker.cores}") for worker in recording.workers}
+def _processes(recording: Recording, work: list[Forward]) -> dict[int, tuple[str, str]]:
+    """(stage, what else is to be said) of every process that worked, or said anything, or is alive."""
+    said = {fact.pid: fact.stage for fact in recording.facts if isinstance(fact, Heard)}
+    ended = {
+        fact.pid: (said[fact.pid], " (ended)")
+        for fact in recording.facts
+        if isinstance(fact, Lost) and fact.at_ns >= recording.began_ns and fact.pid in said
+    }
+    worked = {forward.pid: (forward.stage, " (ended)") for forward in work}
+    return worked | ended | {worker.pid: (worker.name, f" on cores {worker.cores}") for worker in recording.workers}
+
+
+def _names(
+    recording: Recording, processes: dict[int, tuple[str, str]], tracks: list[int], work: list[Forward]
+) -> Iterator[Event]:
+    """Metadata: the hub, and the stages in pipeline order."""
     yield _metadata(recording.hub_pid, 0, "process_name", name="hub")
     yield _metadata(recording.hub_pid, 0, "process_sort_index", sort_index=_HUB_ORDER)
-    for pid, (stage, where) in names.items():
-        yield _metadata(pid, 0, "process_name", name=stage + (where or " (ended)"))
+    for pid, (stage, more) in processes.items():
+        yield _metadata(pid, 0, "process_name", name=stage + more)
         yield _metadata(pid, 0, "process_sort_index", sort_index=KINDS.index(kind_of(stage)))
     for pid, track in sorted({(forward.pid, track) for forward, track in zip(work, tracks, strict=True)}):
         yield _metadata(pid, track, "thread_name", name="forwards" if track == 1 else f"forwards ({track})")
@@ -126,7 +151,7 @@ def _arrows(work: list[tuple[Forward, int]], recording: Recording) -> Iterator[E
             yield arrow if first else arrow | {"bp": "e"}
 
 
-def _counters(recording: Recording) -> Iterator[Event]:
+def _counters(recording: Recording, processes: set[int]) -> Iterator[Event]:
     """Queue depth and slots as they changed; memory as it was looked at. What was before the beginning stands there."""
     last: Level | None = None
     for fact in recording.facts:
@@ -139,7 +164,7 @@ def _counters(recording: Recording) -> Iterator[Event]:
                     yield from _level(fact, recording)
                 else:
                     last = fact
-            case Memory(at_ns, pid, rss_bytes) if at_ns >= recording.began_ns:
+            case Memory(at_ns, pid, rss_bytes) if at_ns >= recording.began_ns and pid in processes:
                 yield _counter(pid, "memory, MiB", at_ns, round(rss_bytes / (1 << 20), 1), recording)
             case _:
                 pass
