@@ -21,6 +21,9 @@ FULL = 0.85
 IDLE = 0.02
 """Busy for less than this is not at work."""
 
+MAX_ROWS = 64
+"""The most that stages.core.config takes."""
+
 _CROWD = 0.15
 """More than this of the cores in use by others explains why work is slow."""
 
@@ -222,7 +225,9 @@ def _fill(stage: Load, used: float, host: Host) -> str:
     if stage.kind == "unet":
         if stage.streams == 1 and stage.threads > 1:
             return f"more forwards at once (stage.unet.streams = 2) to use the {_percent(1 - used)} that are idle"
-        return f"more rows in a forward (stage.unet.max_rows = {2 * stage.max_rows}) to use what is idle"
+        if stage.max_rows < MAX_ROWS:
+            rows = min(2 * stage.max_rows, MAX_ROWS)
+            return f"more rows in a forward (stage.unet.max_rows = {rows}) to use what is idle"
     return f"a second process (stage.{stage.kind}.replicas = 2) to use what is idle"
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec.structs import asdict
 from numpy.typing import NDArray
 
 from orchestrator.bench.measure import Level, Measured
 from orchestrator.bench.memory import Sample
-from orchestrator.bench.report import LevelFigures
+from orchestrator.bench.report import LevelFigures, best
 from orchestrator.recording import Level as Fullness
 from orchestrator.recording import Recording, forwards
 from stages.core.errors import ConfigError
@@ -40,7 +41,8 @@ def draw(path: Path, title: str, measured: Measured, figures: Sequence[LevelFigu
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    fullest = max(measured.levels, key=lambda level: level.played.span_s and _rate(level))
+    levels = dict(zip((told.arrivals for told in figures), measured.levels, strict=True))
+    fullest = levels[best(figures).arrivals]
     figure = Figure(figsize=(9.0, 10.0), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=11, color=_GREY)
@@ -61,17 +63,13 @@ def draw(path: Path, title: str, measured: Measured, figures: Sequence[LevelFigu
         raise ConfigError(f"cannot write the plot to {path}: {error}") from error
 
 
-def _rate(level: Level) -> float:
-    return sum(len(record.timings) for record in level.played.records) / level.played.span_s
-
-
 def _curve(axes: "Axes", figures: Sequence[LevelFigures]) -> None:
     """Latency against throughput, a point a level."""
     done = [(level, level.figures.all.latency_s) for level in figures]
     known = [(level, latency) for level, latency in done if latency is not None]
     rates = [level.figures.all.images_per_s for level, _ in known]
     for name in ("p99", "p90", "p50"):
-        seconds = [getattr(latency, name) for _, latency in known]
+        seconds = [asdict(latency)[name] for _, latency in known]
         axes.plot(rates, seconds, marker="o", markersize=4, linewidth=1.6, color=_SHADES[name], label=_NAMES[name])
     for (level, latency), rate in zip(known, rates, strict=True):
         axes.annotate(

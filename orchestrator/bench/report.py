@@ -1,5 +1,6 @@
 """What was measured, as the object that programs read. Pure."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -73,7 +74,7 @@ def _stage(kind: wire.Kind, level: Level, together: Figures, after: wire.Status)
     )
 
 
-def best(levels: list[LevelFigures]) -> LevelFigures:
+def best(levels: Sequence[LevelFigures]) -> LevelFigures:
     """The level with the most images a second."""
     return max(levels, key=lambda level: level.figures.all.images_per_s)
 
