@@ -13,7 +13,6 @@ up. First the capacity is measured: all jobs at once. Then, with the same arriva
 import argparse
 import json
 import random
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,9 @@ from statistics import mean
 
 import numpy as np
 
+from orchestrator.bench import drive
+from orchestrator.bench.measure import EXPECTED
+from orchestrator.bench.workload import Arrival
 from orchestrator.client import Client
 from orchestrator.launch import private_pipeline
 from stages.core import wire
@@ -45,7 +47,7 @@ class Job:
     deadline_s: float | None = None
     sent: float = 0.0
     latency: float | None = None
-    """Seconds from sending to the picture; None if there was none."""
+    """Seconds from when it was due to the picture; None if there was none."""
 
 
 def mix(count: int, rate: float, seed: int) -> list[Job]:
@@ -61,29 +63,13 @@ def mix(count: int, rate: float, seed: int) -> list[Job]:
 
 def play(client: Client, jobs: list[Job]) -> float:
     """Send every job at its time, whatever has become of the others; returns the seconds until the last answer."""
-    start = time.monotonic()
-    left = dict(enumerate(jobs))
-    due = iter(sorted(left.items(), key=lambda item: item[1].at))
-    upcoming = next(due, None)
-    while left:
-        now = time.monotonic() - start
-        while upcoming is not None and upcoming[1].at <= now:
-            number, job = upcoming
-            job.sent = time.monotonic() - start
-            client.send(request(number, job))
-            upcoming = next(due, None)
-        wait = 5.0 if upcoming is None else max(0.0, upcoming[1].at - now)
-        event = client.receive(wait)
-        if event is None:
-            continue
-        if isinstance(event[0], wire.Done):
-            job = left.pop(int(event[0].id))
-            job.latency = time.monotonic() - start - job.sent
-        elif isinstance(event[0], wire.Failed):
-            if event[0].code not in ("deadline_infeasible", "overloaded"):
-                raise SystemExit(f"failed: {event[0].message}")
-            left.pop(int(event[0].id))
-    return time.monotonic() - start
+    load = [Arrival(job.kind, request(number, job), job.at) for number, job in enumerate(jobs)]
+    played = drive.play(client, load)
+    for job, record in zip(jobs, played.records, strict=True):
+        if record.code not in (None, *EXPECTED):
+            raise SystemExit(f"failed: {record.message}")
+        job.sent, job.latency = record.sent_s, record.latency_s
+    return played.span_s
 
 
 def request(number: int, job: Job) -> wire.Submit:

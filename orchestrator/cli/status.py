@@ -112,7 +112,16 @@ def _below(status: wire.Status) -> list[str]:
         *_precisions(status.stages),
         f"queue {status.queue.waiting} of {status.queue.limit}"
         f"   arena {status.arena.free} of {status.arena.slots} slots free   hops {hops}",
+        *_limits(status),
     ]
+
+
+def _limits(status: wire.Status) -> Iterator[str]:
+    """What limits now, and what would help, in two lines at most."""
+    if status.bottleneck is not None:
+        yield f"last {status.recent_s:.0f} s: {status.bottleneck.why}"
+        if status.bottleneck.change:
+            yield f"would help most: {status.bottleneck.change}"
 
 
 def _precisions(stages: tuple[wire.StageStatus, ...]) -> Iterator[str]:
