@@ -1,0 +1,187 @@
+"""Those that are compared: peers in worker processes, and Triptych."""
+
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from benchmarks.contest.pipe import Worker, WorkerLost
+from benchmarks.contest.work import Work, prompt
+from orchestrator.cli.connection import connect
+from orchestrator.cli.options import Private
+from stages.core import cores, wire
+
+LOAD_S = 900.0
+IMAGE_S = 600.0
+"""Deadlines: of loading, and of one picture of those asked for."""
+
+
+class Contender(Protocol):
+    """Draws pictures; a picture's number says its prompt and is its seed."""
+
+    name: str
+
+    def load(self) -> None:
+        """Start, and return when a picture can be asked for. Raises WorkerLost or TriptychError."""
+
+    def draw(self, first: int, count: int) -> None:
+        """Return when pictures `first` to `first + count - 1` are made; all are handed over at once."""
+
+    def save(self, number: int, path: Path) -> None:
+        """Make one picture and write it as PNG."""
+
+    def close(self) -> None:
+        """Stop; without harm if nothing was loaded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peer:
+    """A program beside Triptych."""
+
+    name: str
+    module: str
+    package: str
+    """What must be installed."""
+    install: str = "pip install -e '.[parity]'"
+    processes: int = 1
+    """More than one: each is pinned to its part of the cores, and the pictures are dealt out to them."""
+
+    def missing(self) -> str:
+        """How to install it; empty if it is there."""
+        try:
+            version(self.package)
+        except PackageNotFoundError:
+            return self.install
+        return ""
+
+
+_OPTIMUM = "pip install -e '.[parity]' && pip install --no-deps optimum-intel==2.2.0"
+_HERE = "benchmarks.contest"
+
+PEERS = (
+    Peer(name="genai", module=f"{_HERE}.genai", package="openvino-genai"),
+    Peer(name="genai-static", module=f"{_HERE}.genai_static", package="openvino-genai"),
+    Peer(name="genai-x2", module=f"{_HERE}.genai_static", package="openvino-genai", processes=2),
+    Peer(name="optimum-intel", module=f"{_HERE}.optimum_intel", package="optimum-intel", install=_OPTIMUM),
+    Peer(name="diffusers", module=f"{_HERE}.diffusers_torch", package="diffusers"),
+)
+
+
+class Workers:
+    """A peer, in one process or several."""
+
+    def __init__(self, peer: Peer, work: Work) -> None:
+        self.name = peer.name
+        self._peer = peer
+        self._work = work
+        self._workers: list[Worker] = []
+
+    def load(self) -> None:
+        """One process after another, so that their peaks do not add up."""
+        for mask in masks(self._peer.processes):
+            command = [sys.executable, "-m", "benchmarks.contest.worker", self._peer.module]
+            command += [msgspec.json.encode(self._work).decode(), *mask]
+            worker = Worker(self.name, command)
+            self._workers.append(worker)
+            worker.expect("ready", LOAD_S)
+
+    def draw(self, first: int, count: int) -> None:
+        """Each process draws its part, one picture after another."""
+        shares = deal(count, len(self._workers))
+        busy = [(worker, share) for worker, share in zip(self._workers, shares, strict=True) if share]
+        for worker, share in busy:
+            worker.draw(first, share)
+            first += share
+        for worker, share in busy:
+            worker.expect("done", IMAGE_S * share)
+
+    def save(self, number: int, path: Path) -> None:
+        """By the first process."""
+        self._workers[0].save(number, path)
+        self._workers[0].expect("done", IMAGE_S)
+
+    def close(self) -> None:
+        """End all processes."""
+        with ExitStack() as stack:
+            for worker in self._workers:
+                stack.callback(worker.close)
+        self._workers.clear()
+
+
+def deal(count: int, hands: int) -> list[int]:
+    """Parts of `count`, as equal as can be, the larger ones first."""
+    return [count // hands + (hand < count % hands) for hand in range(hands)]
+
+
+def masks(processes: int) -> list[list[str]]:
+    """The argument that pins each of so many processes to its part of our cores; none where there is one process."""
+    if processes == 1:
+        return [[]]
+    available = iter(sorted(cores.allowed()))
+    return [[cores.render(next(available) for _ in range(part))] for part in deal(len(cores.allowed()), processes)]
+
+
+class Triptych:
+    """A pipeline of its own, all its prompts in the queue at once."""
+
+    def __init__(self, name: str, work: Work, images: int, overrides: Sequence[str]) -> None:
+        self.name = name
+        own = (f'model.path="{work.model}"', f"model.precision={work.precision}", f"pipeline.queue_limit={images}")
+        self._overrides = (*own, *overrides)
+        self._work = work
+        self._held = ExitStack()
+
+    def load(self) -> None:
+        """Return when all stages serve."""
+        self._connection = self._held.enter_context(connect(Private(None, self._overrides)))
+        while (status := self._connection.status) is None or status.state == "starting":
+            self._connection.receive(0.1)
+
+    def draw(self, first: int, count: int) -> None:
+        """Send all prompts, then wait for all pictures."""
+        self._finish(range(first, first + count))
+
+    def save(self, number: int, path: Path) -> None:
+        """The picture as it came: a PNG."""
+        (picture,) = self._finish(range(number, number + 1))
+        path.write_bytes(picture)
+
+    def close(self) -> None:
+        """Stop the pipeline."""
+        self._held.close()
+
+    def _request(self, number: int) -> wire.Submit:
+        return wire.Submit(
+            id=str(number),
+            prompt=prompt(number),
+            negative_prompt=self._work.negative_prompt,
+            seed=number,
+            steps=self._work.steps,
+            guidance_scale=self._work.guidance_scale,
+        )
+
+    def _finish(self, numbers: range) -> list[bytes]:
+        """The pictures, in the order in which they come. Raises what ended the pipeline, or what a prompt failed of."""
+        for number in numbers:
+            self._connection.send(self._request(number))
+        deadline = time.monotonic() + IMAGE_S * len(numbers)
+        pictures = []
+        left = len(numbers)
+        while left:
+            event = self._connection.receive(5.0)
+            if time.monotonic() > deadline:
+                raise WorkerLost(f"{self.name}: {left} pictures are missing after {IMAGE_S:.0f} s for each")
+            match event:
+                case (wire.Failed() as failed, _):
+                    raise failed.error()
+                case (wire.Image(), bytes(picture)):
+                    pictures.append(picture)
+                case (wire.Done(), _):
+                    left -= 1
+        return pictures

@@ -1,0 +1,116 @@
+"""The measuring: each contender by itself, for its memory and a picture; then all of a group in turn, in rounds."""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.contest import memory
+from benchmarks.contest.contenders import Contender
+from benchmarks.contest.memory import PeakMemory
+from benchmarks.contest.pipe import WorkerLost
+from benchmarks.contest.results import OURS, Measured
+from benchmarks.contest.work import Pixels
+from stages.core.errors import TriptychError
+
+Say = Callable[[str], None]
+"""Where lines for people go."""
+
+_REFERENCE = 0
+"""Number of the picture that is compared."""
+
+
+def weigh(contenders: Sequence[Contender], found: Measured, say: Say) -> None:
+    """Peak memory of each contender, by itself, from its start over one run; and its picture beside Triptych's."""
+    with tempfile.TemporaryDirectory() as folder:
+        pictures = {}
+        for contender in contenders:
+            path = Path(folder, f"{contender.name}.png")
+            try:
+                with PeakMemory() as peak:
+                    try:
+                        contender.load()
+                        contender.save(_REFERENCE, path)
+                        contender.draw(_REFERENCE + 1, found.task.images)
+                    finally:
+                        contender.close()
+            except (WorkerLost, TriptychError) as error:
+                say(f"{contender.name}: no peak, for it failed: {error}")
+                continue
+            found.peaks[contender.name] = peak.peak()
+            pictures[contender.name] = np.asarray(Image.open(path).convert("RGB"))
+            say(f"{contender.name}: peak PSS {peak.peak().pss / 1e9:.2f} GB, VmHWM {peak.peak().hwm / 1e9:.2f} GB")
+    reference = next((picture for name, picture in pictures.items() if name.startswith(OURS)), None)
+    if reference is not None:
+        found.likeness |= {name: psnr(reference, picture) for name, picture in pictures.items()}
+
+
+def race(contenders: Sequence[Contender], found: Measured, rounds: int, say: Say) -> None:
+    """Load all, then go through them forwards and backwards (A B C C B A) in each round; idle ones keep loaded.
+
+    A contender that cannot be loaded is left out with a line. The k-th run of every contender makes the same pictures,
+    and no run makes one that was made before: what a contender remembers of a prompt is of no use to it.
+    """
+    with ExitStack() as stack:
+        racing = list(_loaded(contenders, stack, say))
+        task = found.task
+        warm = 8 if task.images >= 32 else 1
+        for contender, _ in racing:
+            contender.draw(0, warm)
+        made = {contender.name: task.images for contender, _ in racing}
+        for number in range(rounds):
+            seconds: dict[str, list[float]] = {contender.name: [] for contender, _ in racing}
+            for contender, _ in [*racing, *reversed(racing)]:
+                others = {other.name: pids for other, pids in racing if other is not contender}
+                with _watched(others, found):
+                    seconds[contender.name] += _run(contender, made[contender.name], task.images, task.alone)
+                made[contender.name] += task.images
+                figure = task.figure(seconds[contender.name])
+                say(f"round {number + 1}: {contender.name} {figure:.4g} {task.unit}")
+            found.rounds.append(seconds)
+
+
+def _loaded(contenders: Iterable[Contender], stack: ExitStack, say: Say) -> Iterator[tuple[Contender, set[int]]]:
+    """Each contender with its processes, once it is loaded."""
+    for contender in contenders:
+        others = memory.descendants().keys()
+        stack.callback(contender.close)
+        try:
+            contender.load()
+        except (WorkerLost, TriptychError) as error:
+            contender.close()
+            say(f"{contender.name} left out: {error}")
+        else:
+            yield contender, memory.descendants().keys() - others
+
+
+def _run(contender: Contender, first: int, images: int, alone: bool) -> list[float]:
+    """Seconds of one run; alone, of each of its pictures."""
+    found = []
+    for start, count in [(first + number, 1) for number in range(images)] if alone else [(first, images)]:
+        began = time.monotonic()
+        contender.draw(start, count)
+        found.append(time.monotonic() - began)
+    return found
+
+
+@contextmanager
+def _watched(others: dict[str, set[int]], found: Measured) -> Iterator[None]:
+    """Note what the idle ones use of the CPU meanwhile."""
+    before = {name: memory.cpu_seconds(pids) for name, pids in others.items()}
+    began = time.monotonic()
+    yield
+    wall = time.monotonic() - began
+    for name, pids in others.items():
+        share = (memory.cpu_seconds(pids) - before[name]) / wall
+        found.idle_share[name] = max(share, found.idle_share.get(name, 0.0))
+
+
+def psnr(one: Pixels, other: Pixels) -> float | None:
+    """Peak signal-to-noise ratio in dB; None for equal pictures."""
+    error = ((one.astype(np.float64) - other) ** 2).mean()
+    return None if error == 0 else float(10 * np.log10(255**2 / error))
