@@ -137,6 +137,8 @@ def _runs(peer: Peer, task: Work, args: argparse.Namespace, console: Console) ->
     reason = peer.missing() and f"to have it: {peer.missing()}"
     if args.alone and peer.processes > 1:
         reason = "one prompt would have a part of the cores only"
+    if peer.processes > len(cores.allowed()):
+        reason = "there is no core for each of its processes"
     if peer.name == "diffusers" and not reason and (task.torch is None or not Path(task.torch).is_dir()):
         model = args.model or "demo"
         reason = (

@@ -1,8 +1,9 @@
 """Those that are compared: peers in worker processes, and Triptych."""
 
+import itertools
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -84,7 +85,7 @@ class Workers:
 
     def load(self) -> None:
         """One process after another, so that their peaks do not add up."""
-        for mask in masks(self._peer.processes):
+        for mask in masks(cores.allowed(), self._peer.processes):
             command = [sys.executable, "-m", "benchmarks.contest.worker", self._peer.module]
             command += [msgspec.json.encode(self._work).decode(), *mask]
             worker = Worker(self.name, command)
@@ -119,12 +120,12 @@ def deal(count: int, hands: int) -> list[int]:
     return [count // hands + (hand < count % hands) for hand in range(hands)]
 
 
-def masks(processes: int) -> list[list[str]]:
-    """The argument that pins each of so many processes to its part of our cores; none where there is one process."""
+def masks(available: Collection[int], processes: int) -> list[list[str]]:
+    """For each of so many processes the argument that pins it to its part of the cores; none where there is but one."""
     if processes == 1:
         return [[]]
-    available = iter(sorted(cores.allowed()))
-    return [[cores.render(next(available) for _ in range(part))] for part in deal(len(cores.allowed()), processes)]
+    rest = iter(sorted(available))
+    return [[cores.render(itertools.islice(rest, part))] for part in deal(len(available), processes)]
 
 
 class Triptych:
