@@ -19,7 +19,7 @@ three rounds on its 95 % bootstrap interval.
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -29,8 +29,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks import models
-from benchmarks.contest import results
-from benchmarks.contest.contenders import PEERS, Contender, Peer, Triptych, Workers
+from benchmarks.contest import lineup, results
+from benchmarks.contest.contenders import Workers
 from benchmarks.contest.measure import race, weigh
 from benchmarks.contest.pipe import WorkerLost
 from benchmarks.contest.results import Measured, Report, Task
@@ -39,22 +39,17 @@ from stages.core import cores
 from stages.core.errors import ConfigError, TriptychError
 from stages.core.model import demo_folder
 
-OURS = ("triptych", "triptych-tuned")
 PACKAGES = ("triptych", "openvino", "openvino-genai", "optimum-intel", "diffusers", "torch")
 
 USUAL = {"demo": (64, 25, 4.0), "sd15": (2, 20, 7.5), "lcm": (4, 4, 8.0)}
 """Images, steps and guidance scale where the command line has none."""
-
-PER_WEIGHT = 2.6
-PER_PROCESS = 0.4e9
-"""Memory of a process of a contender, to tell how many fit: so many times the weights on disk, and so many bytes."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print the tables, write the file."""
     parser = _parser()
     args = parser.parse_args(argv)
-    if unknown := {*args.only, *args.without} - {*OURS, *(peer.name for peer in PEERS)}:
+    if unknown := {*args.only, *args.without} - {*lineup.NAMES}:
         parser.error(f"there is no contender {', '.join(sorted(unknown))}; see --help")
     if args.full and args.model:
         parser.error("--full names the models; leave --model out")
@@ -67,9 +62,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         else:
             report = Report(machine=machine(), versions=versions(), measured=[])
             for model in ("demo", "sd15", "lcm") if args.full else (args.model or "demo",):
-                report.measured.append(measure(model, args, console))
-                if args.json:  # after each model, so that a later one's failure costs only its own
-                    args.json.write_bytes(msgspec.json.format(msgspec.json.encode(report)))
+                task, done = prepare(model, args)
+                report.measured.append(found := Measured(task=task))
+                for _ in measure(found, done, args, console):
+                    if args.json:  # at every step, so that what ends us later costs only its own
+                        args.json.write_bytes(msgspec.json.format(msgspec.json.encode(report)))
     except TriptychError as error:
         print(f"peers: error: {error.message}", file=sys.stderr)
         sys.exit(error.exit_status)
@@ -79,97 +76,51 @@ def main(argv: Sequence[str] | None = None) -> None:
     print("\n".join(rendered(report)))
 
 
-def measure(model: str, args: argparse.Namespace, console: Console) -> Measured:
-    """All that is asked about one model."""
-    torch = args.torch
+def prepare(model: str, args: argparse.Namespace) -> tuple[Task, Work]:
+    """What is to be done with a model. Raises TriptychError where it cannot be run, or is missing."""
+    images, steps, guidance = USUAL.get(model, (4, None, None))
+    folder, torch = Path(model), args.torch
     if model in USUAL:
         folder = demo_folder() if model == "demo" else models.openvino_folder(model)
         torch = torch or models.torch_folder(model)
-        if not folder.is_dir():
-            raise ConfigError(f"{folder} is missing; `python -m benchmarks.models {model}` makes it")
-    else:
-        folder = Path(model)
-    images, steps, guidance = USUAL.get(model, (4, None, None))
-    task, card = work(
-        folder,
-        torch,
-        args.steps or steps,
-        guidance if args.guidance is None else args.guidance,
-        args.precision or native_precision(),
-    )
-    found = Measured(
-        task=Task(
-            model=model if model in USUAL else card.name,
-            images=args.images or images,
-            steps=task.steps,
-            guidance_scale=task.guidance_scale,
-            width=task.width,
-            height=task.height,
-            precision=task.precision,
-            alone=args.alone,
-        )
-    )
-    console.print(str(found.task))
-    peers = [peer for peer in PEERS if _runs(peer, task, args, console)]
-    ours = _ours(task, found.task.images, args)
-    groups = _groups(ours, peers, task, console)
-    loads = len(ours) + len(peers)
-    steps_of_bar = loads * (not args.no_memory) + args.rounds * 2 * sum(map(len, groups))
+    if model in USUAL and not folder.is_dir():
+        raise ConfigError(f"{folder} is missing; `python -m benchmarks.models {model}` makes it")
+    guidance = guidance if args.guidance is None else args.guidance
+    done = work(folder, torch, args.steps or steps, guidance, args.precision or native_precision())
+    return Task(
+        model=model if model in USUAL else folder.name,
+        images=args.images or images,
+        steps=done.steps,
+        guidance_scale=done.guidance_scale,
+        width=done.width,
+        height=done.height,
+        precision=done.precision,
+        alone=args.alone,
+    ), done
+
+
+def measure(found: Measured, done: Work, args: argparse.Namespace, console: Console) -> Iterator[None]:
+    """All that is asked about one model; yields whenever something was found."""
+    task = found.task
+    console.print(str(task))
+    peers = lineup.peers(task, done, args.only, args.without, console.print)
+    ours = lineup.triptychs(task, done, args.set, args.without)
+    groups = lineup.groups(ours, peers, done, console.print) if args.rounds else []
+    by_itself = [] if args.no_memory else [*ours, *(Workers(peer, done) for peer in peers)]
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
-        bar = progress.add_task(f"measuring {model}", total=steps_of_bar)
+        bar = progress.add_task(
+            f"measuring {task.model}", total=len(by_itself) + 2 * args.rounds * sum(map(len, groups))
+        )
 
         def say(line: str) -> None:
             progress.console.print(f"  {line}")
             progress.advance(bar)
 
-        if not args.no_memory:
-            weigh([*ours, *(Workers(peer, task) for peer in peers)], found, say)
-        for group in groups if args.rounds else []:
-            race(group, found, args.rounds, say)
-    return found
-
-
-def _runs(peer: Peer, task: Work, args: argparse.Namespace, console: Console) -> bool:
-    """Whether a peer takes part; if not, a line says why, unless the command line does."""
-    if peer.name in args.without or (args.only and peer.name not in args.only):
-        return False
-    reason = peer.missing() and f"to have it: {peer.missing()}"
-    if args.alone and peer.processes > 1:
-        reason = "one prompt would have a part of the cores only"
-    if peer.processes > len(cores.allowed()):
-        reason = "there is no core for each of its processes"
-    if peer.name == "diffusers" and not reason and (task.torch is None or not Path(task.torch).is_dir()):
-        model = args.model or "demo"
-        reason = (
-            f"it needs the weights for torch: `python -m benchmarks.models {model}`"
-            if model in USUAL
-            else "it needs the weights for torch: --torch FOLDER"
-        )
-    if reason:
-        console.print(f"  {peer.name} left out: {reason}")
-    return not reason
-
-
-def _ours(task: Work, images: int, args: argparse.Namespace) -> list[Contender]:
-    """Triptych, as it comes and as told."""
-    overrides = {OURS[0]: [], **({OURS[1]: args.set} if args.set else {})}
-    return [Triptych(name, task, images, keys) for name, keys in overrides.items() if name not in args.without]
-
-
-def _groups(ours: list[Contender], peers: list[Peer], task: Work, console: Console) -> list[list[Contender]]:
-    """Who is loaded at the same time."""
-    weights = sum(file.stat().st_size for file in Path(task.model).glob("*/openvino_model.bin"))
-    processes = len(ours) + sum(peer.processes for peer in peers)
-    needed = processes * (PER_WEIGHT * weights + PER_PROCESS)
-    available = psutil.virtual_memory().available
-    if needed < 0.9 * available or len(peers) < 2:
-        return [[*ours, *(Workers(peer, task) for peer in peers)]]
-    console.print(
-        f"  all together would need about {needed / 1e9:.0f} GB of memory and {available / 1e9:.0f} GB are free: "
-        "Triptych is loaded with one peer at a time"
-    )
-    return [[*ours, Workers(peer, task)] for peer in peers]
+        weigh(by_itself, found, say)
+        yield
+        for group in groups:
+            yield from race(group, found, args.rounds, say)
 
 
 def rendered(report: Report) -> list[str]:
@@ -206,7 +157,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.peers", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    names = ", ".join([*(peer.name for peer in PEERS), *OURS])
+    names = ", ".join(lineup.NAMES)
     parser.add_argument("--model", help=f"{', '.join(USUAL)}, or an OpenVINO folder (default: demo)")
     parser.add_argument("--full", action="store_true", help="all of those, one after the other")
     parser.add_argument("--torch", type=Path, help="the same weights for diffusers, where --model is a folder")

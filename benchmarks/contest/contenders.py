@@ -53,6 +53,9 @@ class Peer:
     processes: int = 1
     """More than one: each is pinned to its part of the cores, and the pictures are dealt out to them."""
 
+    needs_torch: bool = False
+    """Whether it reads weights for torch in place of IR."""
+
     def missing(self) -> str:
         """How to install it; empty if it is there."""
         try:
@@ -70,7 +73,7 @@ PEERS = (
     Peer(name="genai-static", module=f"{_HERE}.genai_static", package="openvino-genai"),
     Peer(name="genai-x2", module=f"{_HERE}.genai_static", package="openvino-genai", processes=2),
     Peer(name="optimum-intel", module=f"{_HERE}.optimum_intel", package="optimum-intel", install=_OPTIMUM),
-    Peer(name="diffusers", module=f"{_HERE}.diffusers_torch", package="diffusers"),
+    Peer(name="diffusers", module=f"{_HERE}.diffusers_torch", package="diffusers", needs_torch=True),
 )
 
 

@@ -35,7 +35,7 @@ def weigh(contenders: Sequence[Contender], found: Measured, say: Say) -> None:
                     try:
                         contender.load()
                         contender.save(_REFERENCE, path)
-                        contender.draw(_REFERENCE + 1, found.task.images)
+                        contender.draw(_REFERENCE + 1, found.task.images)  # several in work, where it can
                     finally:
                         contender.close()
             except (WorkerLost, TriptychError) as error:
@@ -49,8 +49,9 @@ def weigh(contenders: Sequence[Contender], found: Measured, say: Say) -> None:
         found.likeness |= {name: psnr(reference, picture) for name, picture in pictures.items()}
 
 
-def race(contenders: Sequence[Contender], found: Measured, rounds: int, say: Say) -> None:
+def race(contenders: Sequence[Contender], found: Measured, rounds: int, say: Say) -> Iterator[None]:
     """Load all, then go through them forwards and backwards (A B C C B A) in each round; idle ones keep loaded.
+    Yields after every round, when `found` has it.
 
     A contender that cannot be loaded is left out with a line. The k-th run of every contender makes the same pictures,
     and no run makes one that was made before: what a contender remembers of a prompt is of no use to it.
@@ -72,6 +73,7 @@ def race(contenders: Sequence[Contender], found: Measured, rounds: int, say: Say
                 figure = task.figure(seconds[contender.name])
                 say(f"round {number + 1}: {contender.name} {figure:.4g} {task.unit}")
             found.rounds.append(seconds)
+            yield
 
 
 def _loaded(contenders: Iterable[Contender], stack: ExitStack, say: Say) -> Iterator[tuple[Contender, set[int]]]:

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.core.model import ModelCard, read_card
+from stages.core.model import read_card
 
 Pixels = NDArray[np.uint8]
 """[height, width, 3]."""
@@ -50,9 +50,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     """bf16 or f32."""
 
 
-def work(
-    model: Path, torch: Path | None, steps: int | None, guidance_scale: float | None, precision: str
-) -> tuple[Work, ModelCard]:
+def work(model: Path, torch: Path | None, steps: int | None, guidance_scale: float | None, precision: str) -> Work:
     """The work for a model folder; None is what the folder says. Raises ModelError if it cannot be run."""
     card = read_card(model)
     guidance = card.guidance_scale if guidance_scale is None else guidance_scale
@@ -65,7 +63,7 @@ def work(
         guidance_scale=guidance,
         negative_prompt=NEGATIVE if card.rows(guidance) > 1 else "",
         precision=precision,
-    ), card
+    )
 
 
 def native_precision(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
