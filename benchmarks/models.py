@@ -12,7 +12,7 @@ import argparse
 import gc
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 FOLDER = Path(__file__).parent.parent / "models"
@@ -34,14 +34,14 @@ def openvino_folder(name: str, root: Path = FOLDER) -> Path:
     return root / f"{name}-ov"
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Make what is missing."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.models", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(NAMES)}; all of them if none is named")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where to put them (default: models)")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if unknown := set(args.names) - set(NAMES):
         parser.error(f"there is no {', '.join(sorted(unknown))}; those that can be made are {', '.join(NAMES)}")
     for name in args.names or NAMES:

@@ -11,10 +11,10 @@ half of the cores each (genai-x2), optimum-intel (static), diffusers over torch,
 with --set, once more with those keys (triptych-tuned). Each has processes of its own; all have the same files,
 precision, size, steps, guidance, schedule, prompts and seeds. Peers end at the pixels, Triptych also encodes the PNG.
 
-First each one is started alone: its peak PSS, from the start through loading to the end of one run, and how near its
-picture is to Triptych's. Then all are loaded and work in turn, A B C C B A in each round. Where memory does not suffice
-for all at once, Triptych is loaded with one peer at a time. The ratios are of one round each: their median, and from
-three rounds on its 95 % bootstrap interval.
+All are loaded and work in turn, A B C C B A in each round. Where memory does not suffice for all at once, Triptych is
+loaded with one peer at a time. The ratios are of one round each: their median, and from three rounds on its 95 %
+bootstrap interval. In the end each one is started by itself: its peak PSS, from the start through loading to the end of
+one run, and how near its picture is to Triptych's.
 """
 
 import argparse
@@ -117,10 +117,11 @@ def measure(found: Measured, done: Work, args: argparse.Namespace, console: Cons
             progress.console.print(f"  {line}")
             progress.advance(bar)
 
-        weigh(by_itself, found, say)
-        yield
         for group in groups:
             yield from race(group, found, args.rounds, say)
+        # Last, because Triptych's first start with a model tests its numerics, and later ones remember the outcome.
+        weigh(by_itself, found, say)
+        yield
 
 
 def rendered(report: Report) -> list[str]:

@@ -14,13 +14,18 @@ import msgspec
 
 from benchmarks.contest.pipe import Worker, WorkerLost
 from benchmarks.contest.work import Work, prompt
-from orchestrator.cli.connection import connect
-from orchestrator.cli.options import Private
+from orchestrator.client import Client
+from orchestrator.launch import private_pipeline
 from stages.core import cores, wire
+from stages.core.errors import NoAnswer, ShuttingDown
 
 LOAD_S = 900.0
 IMAGE_S = 600.0
 """Deadlines: of loading, and of one picture of those asked for."""
+
+_TRY_S = 0.2
+_LAST_WORDS_S = 5.0
+"""How long one attempt to reach a pipeline takes, and how long one that ends may need to say why."""
 
 
 class Contender(Protocol):
@@ -142,18 +147,22 @@ class Triptych:
         self._held = ExitStack()
 
     def load(self) -> None:
-        """Return when all stages serve."""
-        self._connection = self._held.enter_context(connect(Private(None, self._overrides)))
-        while (status := self._connection.status) is None or status.state == "starting":
-            self._connection.receive(0.1)
+        """Return when a small picture has come, so all stages serve.
+
+        The status is not asked for meanwhile: to answer, the hub reads the memory maps of its stages.
+        """
+        self._pipeline = self._held.enter_context(private_pipeline(None, self._overrides))
+        self._client = self._held.enter_context(Client(self._pipeline.address, _TRY_S))
+        self._reach()
+        self._finish([msgspec.structs.replace(self._request(0), steps=1)], LOAD_S)
 
     def draw(self, first: int, count: int) -> None:
         """Send all prompts, then wait for all pictures."""
-        self._finish(range(first, first + count))
+        self._finish([self._request(number) for number in range(first, first + count)], IMAGE_S * count)
 
     def save(self, number: int, path: Path) -> None:
         """The picture as it came: a PNG."""
-        (picture,) = self._finish(range(number, number + 1))
+        (picture,) = self._finish([self._request(number)], IMAGE_S)
         path.write_bytes(picture)
 
     def close(self) -> None:
@@ -170,22 +179,36 @@ class Triptych:
             guidance_scale=self._work.guidance_scale,
         )
 
-    def _finish(self, numbers: range) -> list[bytes]:
+    def _reach(self) -> None:
+        """Wait until somebody listens. Raises what ended the pipeline."""
+        deadline = time.monotonic() + LOAD_S
+        while True:
+            try:
+                self._client.send(wire.StatusRequest())
+                return
+            except NoAnswer:
+                self._pipeline.poll()
+                if time.monotonic() > deadline:
+                    raise
+
+    def _finish(self, requests: Sequence[wire.Submit], wait_s: float) -> list[bytes]:
         """The pictures, in the order in which they come. Raises what ended the pipeline, or what a prompt failed of."""
-        for number in numbers:
-            self._connection.send(self._request(number))
-        deadline = time.monotonic() + IMAGE_S * len(numbers)
+        for request in requests:
+            self._client.send(request)
+        deadline = time.monotonic() + wait_s
         pictures = []
-        left = len(numbers)
+        left = len(requests)
         while left:
-            event = self._connection.receive(5.0)
-            if time.monotonic() > deadline:
-                raise WorkerLost(f"{self.name}: {left} pictures are missing after {IMAGE_S:.0f} s for each")
-            match event:
+            match self._client.receive(1.0):
+                case None:
+                    self._pipeline.poll()
                 case (wire.Failed() as failed, _):
+                    self._pipeline.poll(_LAST_WORDS_S if failed.code == ShuttingDown.code else 0.0)
                     raise failed.error()
                 case (wire.Image(), bytes(picture)):
                     pictures.append(picture)
                 case (wire.Done(), _):
                     left -= 1
+            if time.monotonic() > deadline:
+                raise WorkerLost(f"{self.name}: {left} pictures are missing after {wait_s:.0f} s")
         return pictures

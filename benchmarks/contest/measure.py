@@ -51,8 +51,8 @@ def weigh(contenders: Sequence[Contender], found: Measured, say: Say) -> None:
 
 def race(contenders: Sequence[Contender], found: Measured, rounds: int, say: Say) -> Iterator[None]:
     """Load all, then go through them forwards and backwards (A B C C B A) in each round; idle ones keep loaded.
-    Yields after every round, when `found` has it.
 
+    Yields after every round, once `found` has it.
     A contender that cannot be loaded is left out with a line. The k-th run of every contender makes the same pictures,
     and no run makes one that was made before: what a contender remembers of a prompt is of no use to it.
     """

@@ -80,8 +80,11 @@ class Report(msgspec.Struct, kw_only=True):
 
 
 def read(files: Iterable[Path]) -> Report:
-    """Several files as one: rounds of equal tasks are put together. Raises ValueError where the machines differ."""
-    reports = [msgspec.json.decode(file.read_bytes(), type=Report) for file in files]
+    """Several files as one: rounds of equal tasks are put together.
+
+    Raises ValueError for other files, and for files of different machines; OSError where one cannot be read.
+    """
+    reports = [_read(file) for file in files]
     first = reports[0]
     by_task: dict[Task, Measured] = {}
     for report in reports:
@@ -94,6 +97,13 @@ def read(files: Iterable[Path]) -> Report:
             known.likeness |= found.likeness
             known.idle_share |= found.idle_share
     return Report(machine=first.machine, versions=first.versions, measured=list(by_task.values()))
+
+
+def _read(file: Path) -> Report:
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=Report)
+    except msgspec.DecodeError as error:
+        raise ValueError(f"{file}: not written by --json: {error}") from error
 
 
 def table(found: Measured) -> list[str]:

@@ -102,6 +102,7 @@ def test_the_command_makes_a_table_of_files(tmp_path: Path, capsys: pytest.Captu
         (["--full", "--model", "sd15"], 2, "leave --model out"),
         (["--images", "0"], 2, "--images: at least 1"),
         (["--model", "/nowhere"], 2, "peers: error: /nowhere: no such model folder"),
+        (["--table", __file__], 1, f"peers: error: {__file__}: not written by --json: "),
         (["--table", "/nowhere"], 1, "peers: error: [Errno 2]"),
     ],
 )
