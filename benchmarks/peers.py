@@ -110,7 +110,7 @@ def measure(found: Measured, done: Work, args: argparse.Namespace, console: Cons
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         bar = progress.add_task(
-            f"measuring {task.model}", total=len(by_itself) + 2 * args.rounds * sum(map(len, groups))
+            f"measuring {task.model}", total=len(by_itself) + (1 + 2 * args.rounds) * sum(map(len, groups))
         )
 
         def say(line: str) -> None:

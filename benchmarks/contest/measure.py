@@ -59,19 +59,19 @@ def race(contenders: Sequence[Contender], found: Measured, rounds: int, say: Say
     with ExitStack() as stack:
         racing = list(_loaded(contenders, stack, say))
         task = found.task
-        warm = 8 if task.images >= 32 else 1
-        for contender, _ in racing:
-            contender.draw(0, warm)
+        for contender, _ in racing:  # a whole run, for what is compiled when so many rows first meet
+            contender.draw(0, 1 if task.alone else task.images)
+            say(f"{contender.name} is warm")
         made = {contender.name: task.images for contender, _ in racing}
         for number in range(rounds):
             seconds: dict[str, list[float]] = {contender.name: [] for contender, _ in racing}
             for contender, _ in [*racing, *reversed(racing)]:
                 others = {other.name: pids for other, pids in racing if other is not contender}
                 with _watched(others, found):
-                    seconds[contender.name] += _run(contender, made[contender.name], task.images, task.alone)
+                    run = _run(contender, made[contender.name], task.images, task.alone)
                 made[contender.name] += task.images
-                figure = task.figure(seconds[contender.name])
-                say(f"round {number + 1}: {contender.name} {figure:.4g} {task.unit}")
+                seconds[contender.name] += run
+                say(f"round {number + 1}: {contender.name} {task.figure(run):.4g} {task.unit}")
             found.rounds.append(seconds)
             yield
 

@@ -70,7 +70,8 @@ def test_triptych_is_started_asked_and_stopped(tmp_path: Path) -> None:
         contender.save(6, tmp_path / "6.png")
     finally:
         contender.close()
-    assert Image.open(tmp_path / "6.png").format == "PNG"
+    with Image.open(tmp_path / "6.png") as picture:
+        assert picture.format == "PNG"
     assert memory.descendants().keys() == before
 
 

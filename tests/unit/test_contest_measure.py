@@ -64,7 +64,7 @@ def test_a_round_goes_forwards_and_backwards_and_no_picture_is_made_twice() -> N
     assert [name for name, *_ in runs] == forwards + 2 * [*forwards, *reversed(forwards)]
     for name in forwards:
         assert [(first, count) for who, first, count in runs if who == name] == [
-            (0, 1),  # to warm up
+            (0, 4),  # to warm up
             *((4 * number, 4) for number in (1, 2, 3, 4)),
         ]
     assert log[:3] == [(name, "load") for name in forwards]
