@@ -67,6 +67,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 for _ in measure(found, done, args, console):
                     if args.json:  # at every step, so that what ends us later costs only its own
                         args.json.write_bytes(msgspec.json.format(msgspec.json.encode(report)))
+    except KeyboardInterrupt:
+        sys.exit(130)
     except TriptychError as error:
         print(f"peers: error: {error.message}", file=sys.stderr)
         sys.exit(error.exit_status)

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.contest.contenders import PEERS, Contender, Peer, Triptych, Workers
+from benchmarks.contest.contenders import PEERS, Contender, Peer, Workers
 from benchmarks.contest.results import Task
+from benchmarks.contest.triptych import Triptych
 from benchmarks.contest.work import Work
 from stages.core import cores
 

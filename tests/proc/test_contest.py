@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from benchmarks.contest import memory
-from benchmarks.contest.contenders import Triptych
 from benchmarks.contest.memory import PeakMemory
+from benchmarks.contest.triptych import Triptych
 from benchmarks.contest.work import Work
 from stages.core.errors import ConfigError
 from stages.core.model import demo_folder
