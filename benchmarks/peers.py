@@ -122,8 +122,7 @@ def measure(found: Measured, done: Work, args: argparse.Namespace, console: Cons
         for group in groups:
             yield from race(group, found, args.rounds, say)
         # Last, because Triptych's first start with a model tests its numerics, and later ones remember the outcome.
-        weigh(by_itself, found, say)
-        yield
+        yield from weigh(by_itself, found, say)
 
 
 def rendered(report: Report) -> list[str]:

@@ -24,29 +24,40 @@ _REFERENCE = 0
 """Number of the picture that is compared."""
 
 
-def weigh(contenders: Sequence[Contender], found: Measured, say: Say) -> None:
-    """Peak memory of each contender, by itself, from its start over one run; and its picture beside Triptych's."""
+def weigh(contenders: Sequence[Contender], found: Measured, say: Say) -> Iterator[None]:
+    """Peak memory of each contender, by itself, from its start over one run; and its picture beside Triptych's.
+
+    The first contender whose name is Triptych's draws what the later ones are compared with. Yields after each one.
+    """
+    reference = None
+    for contender in contenders:
+        try:
+            with PeakMemory() as memory_of_it:
+                picture = _drawn(contender, found.task.images)
+        except (WorkerLost, TriptychError) as error:
+            say(f"{contender.name}: no peak, for it failed: {error}")
+            continue
+        if reference is None and contender.name.startswith(OURS):
+            reference = picture
+        if reference is not None:
+            found.likeness[contender.name] = psnr(reference, picture)
+        peak = found.peaks[contender.name] = memory_of_it.peak()
+        say(f"{contender.name}: peak PSS {peak.pss / 1e9:.2f} GB, VmHWM {peak.hwm / 1e9:.2f} GB")
+        yield
+
+
+def _drawn(contender: Contender, images: int) -> Pixels:
+    """One picture of a contender that is started for it, makes a whole run besides, and is stopped."""
     with tempfile.TemporaryDirectory() as folder:
-        pictures = {}
-        for contender in contenders:
-            path = Path(folder, f"{contender.name}.png")
-            try:
-                with PeakMemory() as peak:
-                    try:
-                        contender.load()
-                        contender.save(_REFERENCE, path)
-                        contender.draw(_REFERENCE + 1, found.task.images)  # several in work, where it can
-                    finally:
-                        contender.close()
-            except (WorkerLost, TriptychError) as error:
-                say(f"{contender.name}: no peak, for it failed: {error}")
-                continue
-            found.peaks[contender.name] = peak.peak()
-            pictures[contender.name] = np.asarray(Image.open(path).convert("RGB"))
-            say(f"{contender.name}: peak PSS {peak.peak().pss / 1e9:.2f} GB, VmHWM {peak.peak().hwm / 1e9:.2f} GB")
-    reference = next((picture for name, picture in pictures.items() if name.startswith(OURS)), None)
-    if reference is not None:
-        found.likeness |= {name: psnr(reference, picture) for name, picture in pictures.items()}
+        path = Path(folder, "picture.png")
+        try:
+            contender.load()
+            contender.save(_REFERENCE, path)
+            contender.draw(_REFERENCE + 1, images)
+        finally:
+            contender.close()
+        with Image.open(path) as picture:
+            return np.asarray(picture.convert("RGB"))
 
 
 def race(contenders: Sequence[Contender], found: Measured, rounds: int, say: Say) -> Iterator[None]:

@@ -95,7 +95,14 @@ def test_pictures_are_compared_with_triptychs_and_each_contender_is_by_itself() 
     log: list[tuple[object, ...]] = []
     found = Measured(task=task())
     contenders = [Fake("triptych", log, 100), Fake("genai", log, 100), Fake("diffusers", log, 110)]
-    measure.weigh([*contenders, Fake("optimum-intel", log, broken=True)], found, lambda line: None)
+    with closing(
+        measure.weigh([*contenders, Fake("optimum-intel", log, broken=True)], found, lambda line: None)
+    ) as one:
+        assert [list(found.peaks) for _ in one] == [
+            ["triptych"],
+            ["triptych", "genai"],
+            ["triptych", "genai", "diffusers"],
+        ]
     assert found.likeness == {"triptych": None, "genai": None, "diffusers": pytest.approx(28.13, abs=0.01)}
     assert set(found.peaks) == {"triptych", "genai", "diffusers"}
     assert [entry[0] for entry in log if entry[1:] in {("load",), ("close",)}] == [
