@@ -44,7 +44,7 @@ class Workshop:
                 if family.older:
                     make_older(folder)
             else:
-                _export(self.torch_folder(family), folder)
+                export_openvino(self.torch_folder(family), folder, "fp32")
         return folder
 
 
@@ -58,14 +58,15 @@ def _build(family: Family, folder: Path) -> None:
     pipeline.save_pretrained(folder)
 
 
-def _export(torch_folder: Path, folder: Path) -> None:
+def export_openvino(torch_folder: Path, folder: Path, dtype: str) -> None:
+    """What `optimum-cli export openvino` does, with weights of `dtype` ("fp32", "fp16"). Nothing is downloaded."""
     with mock.patch.dict(os.environ, CI="true"):  # else the conversion reports its use to Intel
         main_export(
             str(torch_folder),
             folder,
             task="text-to-image",
             library_name="diffusers",
-            ov_config=OVConfig(dtype="fp32"),
+            ov_config=OVConfig(dtype=dtype),
             convert_tokenizer=True,
             local_files_only=True,
         )

@@ -1,0 +1,1 @@
+"""What `python -m benchmarks.peers` is made of."""

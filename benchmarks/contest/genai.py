@@ -1,0 +1,29 @@
+"""OpenVINO GenAI as it comes: shapes are left open, so that any size and number of pictures may be asked for."""
+
+import openvino_genai
+
+from benchmarks.contest.work import Draw, Pixels, Work
+
+
+def load(work: Work) -> Draw:
+    """The pipeline, compiled."""
+    pipeline = openvino_genai.Text2ImagePipeline(work.model, "CPU", INFERENCE_PRECISION_HINT=work.precision)
+    return drawer(pipeline, work)
+
+
+def drawer(pipeline: openvino_genai.Text2ImagePipeline, work: Work) -> Draw:
+    """One picture after another, with torch's noise."""
+    options: dict[str, object] = {
+        "num_inference_steps": work.steps,
+        "guidance_scale": work.guidance_scale,
+        "width": work.width,
+        "height": work.height,
+    }
+    if work.negative_prompt:
+        options["negative_prompt"] = work.negative_prompt
+
+    def draw(prompt: str, seed: int) -> Pixels:
+        picture = pipeline.generate(prompt, generator=openvino_genai.TorchGenerator(seed), **options)
+        return picture.data[0].copy()
+
+    return draw
