@@ -14,6 +14,7 @@ import psutil
 
 from orchestrator import bottleneck
 from orchestrator.child import Child
+from orchestrator.memory import Scale
 from orchestrator.plan import Plan
 from orchestrator.recorder import Recorder
 from orchestrator.recording import Worker
@@ -73,6 +74,7 @@ class Observer:
         self._children = children
         self._queue_limit = queue_limit
         self._recorder = recorder
+        self._scale = Scale()
         self._slots = sum(pool.count for pool in plan.pools)
         self._looks: deque[Look] = deque(maxlen=_LOOKS)
         self._started = time.monotonic()
@@ -162,7 +164,7 @@ class Observer:
             before = used
         own = cores.parse(spec.cores) or cores.allowed()
         idle_s = _idle_s(now, own)
-        rss, pss = _memory(child.pid) if child else (0, 0)
+        rss, pss = self._scale.weigh(child.pid) if child else (0, 0)
         return wire.StageStatus(
             name=name,
             kind=spec.kind,
@@ -214,13 +216,3 @@ def _stat(pid: int) -> tuple[float, int]:
     except OSError:
         return (0.0, 0)
     return ((int(fields[11]) + int(fields[12])) / _TICKS, int(fields[21]) * resource.getpagesize())
-
-
-def _memory(pid: int) -> tuple[int, int]:
-    """(resident, proportional) bytes of a process; zeros if it is gone or not ours to look at."""
-    try:
-        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    except OSError:
-        return (0, 0)
-    sizes = {line.split()[0]: int(line.split()[1]) * 1024 for line in rollup.splitlines()[1:]}
-    return (sizes.get("Rss:", 0), sizes.get("Pss:", 0))
