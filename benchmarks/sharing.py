@@ -1,10 +1,11 @@
 """Ways for the stages to share the cores, beside each other in one interleaved run.
 
-    python -m benchmarks.sharing [--model FOLDER] [--steps N] [--images N] [--in-flight N] [--rounds N] [--json FILE]
+    python -m benchmarks.sharing [--model FOLDER] [--steps N] [--images N] [--in-flight N] [--rounds N] [--one-way]
+                                 [--json FILE]
 
 Timeslice: all stages on all cores, the kernel decides. Turns: all on all, one at a time, by leases. Apart: the U-Net on
 cores of its own, text encoder and VAE together on the others (a quarter, at least one). Three pipelines are loaded and
-idle while another works; a round goes through them forwards and backwards.
+idle while another works; a round goes through them forwards and backwards, or forwards only.
 """
 
 import argparse
@@ -55,6 +56,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=24)
     parser.add_argument("--in-flight", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--one-way", action="store_true")
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
@@ -69,7 +71,8 @@ def main() -> None:
             play(clients[name], load(1, 1, 0))  # loaded and warm before the next one loads
             print(f"{name} is loaded", flush=True)
         for number in range(args.rounds):
-            for place, name in enumerate([*clients, *reversed(clients)]):
+            back = [] if args.one_way else reversed(clients)
+            for place, name in enumerate([*clients, *back]):
                 played = play(clients[name], load(args.steps, args.images, 1 + 10 * number + place), args.in_flight)
                 if failed := [record.message for record in played.records if record.code is not None]:
                     raise SystemExit(f"{name}: {failed[0]}")
