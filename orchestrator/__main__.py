@@ -18,6 +18,8 @@ COMMANDS = {
     "stream": "make pictures of the prompts in a file, or as they are piped in",
     "status": "show what a running pipeline is doing",
     "check": "say whether and how a configuration runs on this machine",
+    "tune": "find the fastest configuration that keeps a latency, by measuring",
+    "plan": "compare layouts for a machine that is not here, by simulation",
     "models": "list the models here, look into one, or get one from the hub",
 }
 """The subcommands; each is the module of that name in orchestrator.cli, imported only when it is asked for."""

@@ -67,6 +67,14 @@ def finite(value: str) -> float:
     return number
 
 
+def positive(value: str) -> float:
+    """A number above 0."""
+    number = finite(value)
+    if number <= 0:
+        raise argparse.ArgumentTypeError(f"{value} is not above 0")
+    return number
+
+
 def share(value: str) -> float:
     """A number from 0 to 1."""
     number = finite(value)

@@ -98,9 +98,7 @@ class Curves:
         """`bandwidth` of the memory beside that of the machine measured; `by_law` also where there are measurements."""
         self.points = tuple(points)
         self.bandwidth = bandwidth
-        self.laws: dict[Kind, Law] = {
-            kind: fit(point for point in self.points if point.kind == kind) for kind in KINDS
-        }
+        self.laws: dict[Kind, Law] = {kind: fit(point for point in self.points if point.kind == kind) for kind in KINDS}
         self._measured: dict[tuple[Kind, int, int], dict[int, Point]] = {}
         for point in () if by_law else self.points:
             self._measured.setdefault((point.kind, point.threads, point.streams), {})[point.rows] = point

@@ -42,6 +42,10 @@ class Conditions(msgspec.Struct, frozen=True):
     """What competing for cores costs beyond the fair part of them, as a share of the time."""
 
 
+UNMEASURED = Conditions()
+"""Before anything has run."""
+
+
 @dataclass
 class Simulated:
     """What came of it; the records are those that a real load gives."""
@@ -59,7 +63,7 @@ def simulate(
     curves: Curves,
     arrivals: Sequence[Arrival],
     in_flight: int | None = None,
-    conditions: Conditions = Conditions(),
+    conditions: Conditions = UNMEASURED,
 ) -> Simulated:
     """Play a load to its end, as orchestrator.bench.drive.play does with a real pipeline."""
     pools = tuple(PoolSpec(pool.name, pool.count, _SLOT_BYTES) for pool in plan.pools)

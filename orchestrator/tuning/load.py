@@ -1,0 +1,37 @@
+"""The load that candidates are compared under: a closed loop of prompts that are all different. Pure."""
+
+import random
+
+import msgspec
+
+from orchestrator.bench.workload import Arrival
+from stages.core.wire import Submit
+
+_WARM_STEPS = 6
+
+
+def load(jobs: int, steps: int) -> list[Arrival]:
+    """`jobs` prompts of `steps` steps. Each is encoded anew, as prompts of different people are."""
+    return [
+        Arrival(
+            "tune",
+            Submit(id=f"{number}", prompt=f"a photo of {number} ships in a storm", seed=number, steps=steps),
+            None,
+        )
+        for number in range(jobs)
+    ]
+
+
+def warm_up(in_flight: int, steps: int) -> list[Arrival]:
+    """Short prompts of different lengths, so that forwards of every number of rows are compiled before it counts."""
+    dice = random.Random(0)
+    arrivals = []
+    for arrival in load(3 * in_flight, steps):
+        submit = msgspec.structs.replace(arrival.submit, steps=dice.randint(1, min(_WARM_STEPS, steps)))
+        arrivals.append(msgspec.structs.replace(arrival, submit=submit))
+    return arrivals
+
+
+def jobs_for(in_flight: int, images_per_s: float, seconds: float) -> int:
+    """Prompts of a load whose steady part takes about `seconds`, but holds enough of them to say something."""
+    return 2 * in_flight + max(in_flight, 6, round(images_per_s * seconds))
