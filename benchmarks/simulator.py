@@ -38,8 +38,8 @@ def main() -> None:
         rate, tail = paper.images_per_s / median(rates) - 1, paper.p95_s / median(tails) - 1
         fitted = candidate == ground.usual
         print(
-            f"{runs[0].candidate.name:58s} {paper.images_per_s:8.2f} {min(rates):7.2f}-{max(rates):<7.2f} {rate:+6.1%}   "
-            f"{paper.p95_s:6.2f} {min(tails):5.2f}-{max(tails):<5.2f} {tail:+6.1%}{'  (fitted to)' if fitted else ''}"
+            f"{runs[0].candidate.name:58s} {paper.images_per_s:8.2f} {min(rates):7.2f}-{max(rates):<7.2f} {rate:+6.1%} "
+            f"{paper.p95_s:8.2f} {min(tails):5.2f}-{max(tails):<5.2f} {tail:+6.1%}{'  (fitted to)' if fitted else ''}"
         )
         if not fitted:
             errors.append((abs(rate), abs(tail)))

@@ -5,9 +5,9 @@
 
 Collecting runs every configuration that the tuner chooses from, for real, round by round, and keeps what came of each
 in the file: it may be called again and again, and goes on where it was. Stages alone must have been measured before
-(`triptych tune` does; its figures are used). Comparing plays the tuner's search against what was collected: every run it
-asks for is drawn from those of that configuration, many times over, with the seed of its number. What it chooses counts
-by the median of all runs of that configuration, beside the best such median.
+(`triptych tune` does; its figures are used). Comparing plays the tuner's search against what was collected: every run
+it asks for is drawn from those of that configuration, many times over, with the seed of its number. What it chooses
+counts by the median of all runs of that configuration, beside the best such median.
 """
 
 import argparse
@@ -129,7 +129,8 @@ def compare(ground: Ground, cap_s: float, trials: int) -> None:
     print(
         f"tuner, {_REPLAYS} replays: {median(shares):.1%} of the best (mean {sum(shares) / len(shares):.1%}, "
         f"10th percentile {shares[_REPLAYS // 10]:.1%}, worst {shares[0]:.1%}) in {median(counts):g} trials; "
-        f"{sum(share >= 0.98 for share in shares) / _REPLAYS:.0%} of the replays reach 98 %; {over} chose one over the cap"
+        f"{sum(share >= 0.98 for share in shares) / _REPLAYS:.0%} of the replays reach 98 %, {over} chose one over the "
+        "cap"
     )
 
 

@@ -18,10 +18,6 @@ from orchestrator.cli.parser import Parser
 from orchestrator.tuning import plot
 from orchestrator.tuning.paper import ASSUMPTIONS, Machine, Row, compare
 from orchestrator.tuning.profile import Profile
-from orchestrator.tuning.simulate import UNMEASURED
-from orchestrator.weights import card_of
-from stages.core.config import Config
-from stages.core.errors import ConfigError
 
 _EXTRAPOLATED = 8
 """Times as many cores as were measured: from there on the figures are told to be guesses."""
@@ -52,22 +48,12 @@ def arguments(parser: Parser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Compare, and print; nothing is started."""
     plot.check(args.plot)
-    profile = _read(args.profile)
-    card = card_of(Path(profile.facts.weights[0][0]).parent.parent)
+    profile = Profile.read(args.profile)
     machine = Machine(args.cores, args.numa, args.bandwidth)
     steps = args.steps or profile.facts.steps
     console = Console(stderr=True, highlight=False)
     with console.status("simulating") as status:
-        rows = compare(
-            machine,
-            profile,
-            Config(),
-            card,
-            steps,
-            args.latency_cap,
-            UNMEASURED,
-            lambda name: status.update(f"simulating: {name}"),
-        )
+        rows = compare(machine, profile, steps, args.latency_cap, lambda name: status.update(f"simulating: {name}"))
     if args.json:
         print(json.dumps(_json(machine, rows)))
     else:
@@ -80,15 +66,6 @@ def run(args: argparse.Namespace) -> int:
         print(f"triptych: error: no layout keeps p99 within {args.latency_cap:g} s, simulated", file=sys.stderr)
         return 1
     return 0
-
-
-def _read(path: Path) -> Profile:
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Profile)
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}; `triptych tune` writes such a file") from error
-    except (msgspec.MsgspecError, ValueError) as error:
-        raise ConfigError(f"{path}: no profile that `triptych tune` wrote: {error}") from error
 
 
 def _json(machine: Machine, rows: list[Row]) -> dict[str, object]:

@@ -6,8 +6,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-import msgspec
-
 from orchestrator.cli import parser as read
 from orchestrator.cli.options import add_config_argument, config_path
 from orchestrator.cli.parser import Parser
@@ -74,10 +72,10 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("triptych: stopped; what was measured is kept, and the same command goes on from there", file=sys.stderr)
         raise
-    profile = tuner.profile()
+    profile = tuner.profile(outcome.conditions)
     text = report.text(outcome, profile)
     _write(_beside(out, ".report.txt"), text)
-    _write(_beside(out, ".profile.json"), msgspec.json.format(msgspec.json.encode(profile)).decode() + "\n")
+    _write(_beside(out, ".profile.json"), profile.encode().decode())
     written = [_beside(out, ".report.txt"), _beside(out, ".profile.json")]
     if args.plot is not None:
         plot.draw_tuning(args.plot, outcome, profile)

@@ -78,7 +78,7 @@ def fit(points: Iterable[Point]) -> Law:
             best, best_score = np.zeros(features.shape[1]), score
             best[list(used)] = terms
     left = scaled @ best - 1
-    return Law(*best.tolist(), error=sqrt(float(left @ left) / len(known)))
+    return Law(*best.tolist(), sqrt(float(left @ left) / len(known)))
 
 
 def _features(threads: int, streams: int, rows: int, bandwidth: float) -> Floats:

@@ -11,12 +11,10 @@ from orchestrator.tuning.foretell import Foretelling, best_on_paper
 from orchestrator.tuning.machine import Topology
 from orchestrator.tuning.profile import Profile
 from orchestrator.tuning.score import Score
-from orchestrator.tuning.simulate import UNMEASURED, Conditions
 from orchestrator.tuning.space import Candidate
 from stages.core import cores
 from stages.core.config import Config
 from stages.core.errors import ConfigError
-from stages.core.model import ModelCard
 
 ASSUMPTIONS = (
     "forwards follow the law that was fitted to what was measured, also far beyond it",
@@ -63,11 +61,8 @@ class _Layout(NamedTuple):
 def compare(
     machine: Machine,
     profile: Profile,
-    config: Config,
-    card: ModelCard,
     steps: int,
     cap_s: float,
-    conditions: Conditions = UNMEASURED,
     done: Callable[[str], None] = lambda name: None,
 ) -> list[Row]:
     """One wide pipeline, disjoint stages, and narrow cells of several widths; the fastest that keeps the cap first.
@@ -79,7 +74,7 @@ def compare(
     rows = []
     for layout in _layouts(machine):
         done(layout.name)
-        row = _best(layout, machine, profile, config, card, steps, cap_s, conditions)
+        row = _best(layout, machine, profile, steps, cap_s)
         if row is not None:
             rows.append(row)
     return sorted(rows, key=lambda row: (not row.keeps_cap, -row.score.images_per_s))
@@ -106,11 +101,8 @@ def _best(
     layout: _Layout,
     machine: Machine,
     profile: Profile,
-    config: Config,
-    card: ModelCard,
     steps: int,
     cap_s: float,
-    conditions: Conditions,
 ) -> Row | None:
     node = machine.cores // machine.numa
     numa = max(1, layout.cores_a_cell // node)
@@ -119,8 +111,8 @@ def _best(
     here = len(cores.parse(profile.cores))
     bandwidth = machine.bandwidth * min(layout.cores_a_cell, node) / here
     curves = Curves(profile.points, bandwidth, by_law=True)
-    paper = Foretelling(config, card, topology, curves, conditions, steps)
-    chosen = [candidate for candidate in space.candidates(topology, card) if layout.wanted(candidate)]
+    paper = Foretelling(Config(), profile.card, topology, curves, profile.conditions, steps)
+    chosen = [candidate for candidate in space.candidates(topology, profile.card) if layout.wanted(candidate)]
     scores = paper.scores(paper.promising(chosen, _MOST_SIMULATED))
     best = best_on_paper(scores, cap_s)
     keeps = best is not None

@@ -8,16 +8,18 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
+from pathlib import Path
 
 import msgspec
 
 from orchestrator.child import environment
 from orchestrator.plan import Plan, plan
 from orchestrator.tuning.machine import Topology
+from orchestrator.tuning.simulate import Conditions
 from orchestrator.tuning.space import MOST_ROWS, MOST_STREAMS, Candidate, Placement, doubling
 from stages.core import cores, figures
 from stages.core.config import Config
-from stages.core.errors import StartFailed
+from stages.core.errors import ConfigError, StartFailed
 from stages.core.model import ModelCard, ir
 from stages.core.point import Point
 from stages.core.wire import Kind
@@ -51,8 +53,25 @@ class Profile(msgspec.Struct, frozen=True):
     """All that was measured of a model on a machine; the file that `triptych plan` reads."""
 
     facts: Facts
+    card: ModelCard
     cores: str
     points: tuple[Point, ...]
+    conditions: Conditions
+    """As the run that measured them had calibrated the simulator."""
+
+    def encode(self) -> bytes:
+        """As JSON for a file."""
+        return msgspec.json.format(msgspec.json.encode(self, enc_hook=str)) + b"\n"
+
+    @classmethod
+    def read(cls, path: Path) -> "Profile":
+        """From a file. Raises ConfigError."""
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=cls, dec_hook=lambda kind, value: kind(value))
+        except OSError as error:
+            raise ConfigError(f"{path}: {error.strerror}; `triptych tune` writes such a file") from error
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise ConfigError(f"{path}: no profile that `triptych tune` wrote: {error}") from error
 
 
 def facts(config: Config, card: ModelCard) -> Facts:

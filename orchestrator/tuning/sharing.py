@@ -60,7 +60,8 @@ class Sharing:
             self._settle()
         for process in {work.process for work in self._works}:
             self.busy_s[process] = self.busy_s.get(process, 0.0) + seconds
-        done, left = [], []
+        done: list[Work] = []
+        left: list[Work] = []
         for work in self._works:
             used = self.core_s.get(work.process, 0.0)
             self.core_s[work.process] = used + seconds * work.asks * min(1.0, work.speed)

@@ -133,9 +133,11 @@ class Tuner:
             more_cores=self._more_cores(curves, conditions) if best is not None else (),
         )
 
-    def profile(self) -> profile.Profile:
+    def profile(self, conditions: Conditions) -> profile.Profile:
         """What was measured of stages alone."""
-        return profile.Profile(self.facts, cores.render(self._task.topology.cores), self._memory.points())
+        task = self._task
+        used = cores.render(task.topology.cores)
+        return profile.Profile(self.facts, task.card, used, self._memory.points(), conditions)
 
     def _profile(self) -> Curves:
         task = self._task
