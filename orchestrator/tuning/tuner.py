@@ -13,6 +13,7 @@ from orchestrator.tuning import profile, space, trial
 from orchestrator.tuning.calibrate import calibrate
 from orchestrator.tuning.curves import Curves
 from orchestrator.tuning.foretell import Foretelling, best_on_paper
+from orchestrator.tuning.limits import limiter
 from orchestrator.tuning.load import jobs_for
 from orchestrator.tuning.machine import Topology
 from orchestrator.tuning.score import Score, fill, steady
@@ -198,14 +199,23 @@ class Tuner:
 
     def _try(self, paper: Foretelling, candidate: Candidate, rate: float) -> Score:
         task = self._task
-        self._show.doing(candidate.name)
+        best = self._best_so_far()
+        self._show.doing(candidate.name + (f" (best so far {best:.3g} images/s)" if best else ""))
         out = fill(paper.plan(candidate))
         jobs = self._jobs(paper, candidate, rate)
         ran = trial.run(task.path, list(task.overrides), candidate, out, jobs, task.steps, self._show.tick)
         self._log.add(ran)
-        over = "" if ran.score.p99_s <= task.cap_s else ", over the cap"
-        self._show.done(f"{candidate.name}: {ran.score.images_per_s:.3g} images/s, p99 {ran.score.p99_s:.3g} s{over}")
+        remark = ", over the cap" if ran.score.p99_s > task.cap_s else ""
+        if not remark and ran.score.images_per_s > best:
+            remark = f", best so far, limited by {limiter(ran, len(task.topology.cores))}"
+        rate = f"{ran.score.images_per_s:.3g} images/s, p99 {ran.score.p99_s:.3g} s"
+        self._show.done(f"{candidate.name}: {rate}{remark}")
         return ran.score
+
+    def _best_so_far(self) -> float:
+        """Images a second of the fastest run that kept the cap; 0 before the first."""
+        fit = (ran.score for ran in self._log.read() if ran.score.p99_s <= self._task.cap_s)
+        return max((score.images_per_s for score in fit), default=0.0)
 
     def _jobs(self, paper: Foretelling, candidate: Candidate, rate: float) -> int:
         left = max(0.0, self._end - self._clock())
