@@ -34,7 +34,7 @@ from orchestrator.tuning.tuner import as_it_is
 from orchestrator.weights import card
 from stages.core import config
 
-_STEADY_S = 4.0
+_STEADY_S = 3.0
 _REPLAYS = 200
 
 

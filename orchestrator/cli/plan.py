@@ -89,7 +89,10 @@ def _show(args: argparse.Namespace, profile: Profile, machine: Machine, rows: li
     )
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("layout", "images/s", "p50", "p99", "memory", "the best of it (of one cell)"):
-        table.add_column(name, justify="left" if name.startswith(("layout", "the")) else "right", overflow="fold")
+        words = name.startswith(("layout", "the"))
+        table.add_column(
+            name, justify="left" if words else "right", no_wrap=not name.startswith("the"), overflow="fold"
+        )
     for row in rows:
         table.add_row(
             ("" if row.keeps_cap else "! ") + row.layout,

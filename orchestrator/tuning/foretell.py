@@ -9,12 +9,12 @@ from orchestrator.tuning.load import jobs_for, load
 from orchestrator.tuning.machine import Topology
 from orchestrator.tuning.score import Score, fill, steady
 from orchestrator.tuning.simulate import UNMEASURED, Conditions, Simulated, simulate
-from orchestrator.tuning.space import Candidate
+from orchestrator.tuning.space import Candidate, Placement
 from stages.core import cores
 from stages.core.config import Config
 from stages.core.errors import ConfigError
 from stages.core.model import ModelCard
-from stages.core.wire import KINDS
+from stages.core.wire import KINDS, Kind
 
 _IMAGES = 24
 """That count in a simulated load, at least."""
@@ -59,17 +59,30 @@ class Foretelling:
 
     def bound(self, candidate: Candidate) -> float:
         """Images a second that the candidate cannot exceed: no stage is faster than alone, no core works twice."""
-        per_job = self.card.rows(self.card.guidance_scale)
-        rates, core_s = [], dict.fromkeys({candidate.of(kind).cores for kind in KINDS}, 0.0)
+        rates: list[float] = []
+        core_s = dict.fromkeys((candidate.of(kind).cores for kind in KINDS), 0.0)
         for kind in KINDS:
             placed = candidate.of(kind)
-            cost = self.curves.cost(kind, placed.threads, placed.streams, placed.max_rows if kind == "unet" else 1)
-            images = placed.max_rows // per_job / self.steps if kind == "unet" else 1.0
-            rates.append(placed.replicas * placed.streams * images / cost.seconds)
-            core_s[placed.cores] += cost.seconds * cost.cores / images
+            # Forwards may hold fewer rows than they might, and be the better for it.
+            seconds, used = zip(*(self._an_image(kind, placed, jobs) for jobs in self._jobs(kind, placed)), strict=True)
+            rates.append(placed.replicas * placed.streams / min(seconds))
+            core_s[placed.cores] += min(used)
         rates += [len(cores.parse(where)) / spent for where, spent in core_s.items() if spent]
         rates.append(self.topology.machine.quota / sum(core_s.values()))
         return min(rates)
+
+    def _jobs(self, kind: Kind, placed: Placement) -> Iterable[int]:
+        """The numbers of images that a unit of work may be about."""
+        if kind != "unet":
+            return (1,)
+        return range(1, placed.max_rows // self.card.rows(self.card.guidance_scale) + 1)
+
+    def _an_image(self, kind: Kind, placed: Placement, jobs: int) -> tuple[float, float]:
+        """Seconds of one stream, and core seconds, for one of `jobs` images that are worked on together."""
+        rows = jobs * self.card.rows(self.card.guidance_scale) if kind == "unet" else 1
+        cost = self.curves.cost(kind, placed.threads, placed.streams, rows)
+        seconds = cost.seconds * (self.steps if kind == "unet" else 1) / jobs
+        return seconds, seconds * cost.cores
 
     def memory_bytes(self, candidate: Candidate) -> int:
         """Of all stage processes together: what was seen when they were measured, one compilation a number of rows."""

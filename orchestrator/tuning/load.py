@@ -33,5 +33,9 @@ def warm_up(in_flight: int, steps: int) -> list[Arrival]:
 
 
 def jobs_for(in_flight: int, images_per_s: float, seconds: float) -> int:
-    """Prompts of a load whose steady part takes about `seconds`, but holds enough of them to say something."""
-    return 2 * in_flight + max(in_flight, 6, round(images_per_s * seconds))
+    """Prompts of a load whose steady part takes about `seconds`.
+
+    The steady part holds each of the prompts in flight equally often, twice at least: where rows are shared, images are
+    done in bursts, and half a burst more or less at the end would be a difference of many per cent.
+    """
+    return in_flight * (2 + max(2, round(images_per_s * seconds / in_flight)))

@@ -102,7 +102,7 @@ def next_core(outcome: Outcome, here: int) -> list[str]:
 
 def _runs(outcome: Outcome) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("", "images/s", "simulated", "p50", "p99", "simulated", "memory", "runs"):
+    for name in ("", "streams", "rows", "images/s", "", "simulated", "p99", "simulated", "memory", "runs"):
         table.add_column(name, justify="left" if not name else "right", overflow="fold")
     foretold = dict(outcome.foretold)
     ran = list(dict.fromkeys(trial.candidate for trial in outcome.trials))
@@ -111,15 +111,16 @@ def _runs(outcome: Outcome) -> Table:
         scores = scores_of(outcome.trials, candidate)
         trials = [trial for trial in outcome.trials if trial.candidate == candidate]
         rates = [score.images_per_s for score in scores]
-        spread = f" ({min(rates):.3g} to {max(rates):.3g})" if len(rates) > 1 else ""
         paper = foretold.get(candidate)
         mark = "* " if candidate == outcome.best else "! " if typical_p99(scores) > outcome.cap_s else "  "
-        as_it_was = ", as it was" if candidate == outcome.before else ""
+        as_it_was = " (as it was)" if candidate == outcome.before else ""
         table.add_row(
-            mark + candidate.name + as_it_was,
-            f"{typical_rate(scores):.3g}{spread}",
+            mark + candidate.layout + as_it_was,
+            f"{candidate.unet.streams}",
+            f"{candidate.unet.max_rows}",
+            f"{typical_rate(scores):.3g}",
+            f"± {(max(rates) - min(rates)) / 2 / typical_rate(scores):.0%}" if len(rates) > 1 else "",
             f"{paper.images_per_s:.3g}" if paper else "",
-            f"{median(score.p50_s for score in scores):.3g} s",
             f"{typical_p99(scores):.3g} s",
             f"{paper.p99_s:.3g} s" if paper else "",
             f"{median(trial.pss_bytes for trial in trials) / 2**30:.2f} GiB",

@@ -139,9 +139,9 @@ def _layouts(topology: Topology) -> Iterator[tuple[Share, Placement, Placement, 
             yield share, _placed(rest, min(back, granted)), unet, _placed(rest, min(back, granted))
         if back > 1:
             yield "disjoint", _placed(rest[:1], 1), unet, _placed(rest[1:], min(back - 1, granted))
-        if len(topology.nodes) > 1 and back in (len(topology.nodes[-1]),) and len(topology.nodes) > 2:
-            copies = len(topology.nodes) - 1
-            yield "disjoint", _placed(rest[:1], 1), _copied(front, copies), _placed(rest[1:], back - 1)
+        if back > 1 and back == len(topology.nodes[-1]) and _can_be_copied(topology.nodes[:-1]):
+            unets = _copied(front, len(topology.nodes) - 1)
+            yield "disjoint", _placed(rest[:1], 1), unets, _placed(rest[1:], back - 1)
 
 
 def _parts(cores_in_all: int) -> list[int]:
@@ -152,6 +152,12 @@ def _parts(cores_in_all: int) -> list[int]:
 
 def _placed(these: tuple[int, ...], threads: int) -> Placement:
     return Placement(cores.render(these), max(1, threads))
+
+
+def _can_be_copied(nodes: tuple[tuple[int, ...], ...]) -> bool:
+    """Whether a U-Net on each of these nodes can be had: the plan deals cores out by number, in equal parts."""
+    in_order = [core for node in nodes for core in node]
+    return len(nodes) > 1 and in_order == sorted(in_order) and len({len(node) for node in nodes}) == 1
 
 
 def _copied(these: tuple[int, ...], replicas: int) -> Placement:

@@ -24,6 +24,7 @@ from orchestrator.tuning.trial import Logbook, Trial
 from stages.core import cores
 from stages.core.config import Config
 from stages.core.model import ModelCard
+from stages.core.point import Point
 from stages.core.wire import KINDS, Kind
 
 _PROFILE_SHARE = 0.4
@@ -103,7 +104,8 @@ class Tuner:
         self.facts = profile.facts(task.config, task.card)
         self._memory = profile.Memory(self.facts)
         pipeline = task.config.pipeline
-        here = (self.facts, version("triptych"), task.topology, pipeline.order, task.config.model, task.steps)
+        where = (task.topology.nodes, task.topology.machine.quota)
+        here = (self.facts, version("triptych"), where, pipeline.order, task.config.model, task.steps)
         self._log = Logbook(here)
 
     def run(self) -> Outcome:
@@ -156,7 +158,9 @@ class Tuner:
             for point in profile.measure(ask, task.config, task.card, task.topology, deadline, self._show.tick):
                 self._memory.add(point)
                 seen.add(ask.kind)
-                self._show.done(f"{_described(ask)}: {told(point)}")
+                self._show.done(f"{_described(ask)}: {in_words(point)}")
+                if self._clock() > until or not _room(point, task.topology.machine.memory_available):
+                    break
         return Curves(self._memory.points())
 
     def _calibrate(self, curves: Curves, before: Candidate) -> Conditions:
@@ -208,8 +212,8 @@ class Tuner:
         remark = ", over the cap" if ran.score.p99_s > task.cap_s else ""
         if not remark and ran.score.images_per_s > best:
             remark = f", best so far, limited by {limiter(ran, len(task.topology.cores))}"
-        rate = f"{ran.score.images_per_s:.3g} images/s, p99 {ran.score.p99_s:.3g} s"
-        self._show.done(f"{candidate.name}: {rate}{remark}")
+        told = f"{ran.score.images_per_s:.3g} images/s, p99 {ran.score.p99_s:.3g} s"
+        self._show.done(f"{candidate.name}: {told}{remark}")
         return ran.score
 
     def _best_so_far(self) -> float:
@@ -257,12 +261,17 @@ def as_it_is(config: Config, card: ModelCard, topology: Topology) -> Candidate:
     return space.of_config(config, planned.share, threads, where)
 
 
+def _room(point: Point, available: int) -> bool:
+    """Whether one more number of rows can be compiled: it may take as much as all before it together."""
+    return 2 * point.rss_bytes < available
+
+
 def _described(ask: profile.Ask) -> str:
     threads = f"{ask.threads} thread{'' if ask.threads == 1 else 's'}"
     return f"{ask.kind}, {threads}" + (f" in {ask.streams} streams" if ask.streams > 1 else "")
 
 
-def told(point: profile.Point) -> str:
+def in_words(point: Point) -> str:
     """A point in words."""
     rows = f"{point.rows} rows " if point.kind == "unet" else ""
     return f"{rows}{point.seconds * 1000:.3g} ms"

@@ -73,7 +73,7 @@ def test_tuning_ends_with_a_file_and_goes_on_where_it_was(
     for ask in profile.asks(HERE, CARD):
         for rows in ask.rows:
             memory.add(point(ask.kind, laws[ask.kind], ask.threads, ask.streams, rows))
-    words = ["tune", "--latency-cap", "60", "--steps", "2", "--budget", "2", "-o", "fast.toml"]
+    words = ["tune", "--latency-cap", "60", "--steps", "2", "--budget", "0.1", "-o", "fast.toml"]
     words += [f"--set={each}" for each in STUBS]
     assert main([*words, "--trials", "1"]) == 0
     told = capsys.readouterr()

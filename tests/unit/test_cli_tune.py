@@ -114,4 +114,4 @@ class Telling(Lines):
 def test_points_are_told_in_words() -> None:
     unet = next(point for point in PROFILE.points if point.kind == "unet")
     assert isinstance(unet, Point)
-    assert tuner.told(unet) == f"2 rows {unet.seconds * 1000:.3g} ms"
+    assert tuner.in_words(unet) == f"2 rows {unet.seconds * 1000:.3g} ms"
