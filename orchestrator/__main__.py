@@ -17,6 +17,8 @@ COMMANDS = {
     "generate": "make pictures of the prompts named on the command line",
     "stream": "make pictures of the prompts in a file, or as they are piped in",
     "status": "show what a running pipeline is doing",
+    "bench": "measure throughput, latency, memory, and what limits them",
+    "trace": "write what a running pipeline did in the last seconds, for ui.perfetto.dev",
     "check": "say whether and how a configuration runs on this machine",
     "tune": "find the fastest configuration that keeps a latency, by measuring",
     "plan": "compare layouts for a machine that is not here, by simulation",

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
+from orchestrator import recording
 from stages.core import wire
 from stages.core.errors import NoAnswer
 from stages.core.link import ClientLink
@@ -86,6 +87,16 @@ class Client:
             event = self.receive(left)
             if event is not None and isinstance(event[0], wire.Status):
                 return event[0]
+        raise NoAnswer(f"{self._link.address} does not answer; is it still running?")
+
+    def trace(self, seconds: float, timeout_s: float = 10.0) -> recording.Recording:
+        """What the whole pipeline did in the last `seconds`, as far as the server remembers."""
+        self.send(wire.TraceRequest(seconds=seconds))
+        deadline = time.monotonic() + timeout_s
+        while (left := deadline - time.monotonic()) > 0:
+            event = self.receive(left)
+            if event is not None and isinstance(event[0], wire.Trace):
+                return recording.decode(event[1] or b"")
         raise NoAnswer(f"{self._link.address} does not answer; is it still running?")
 
     def close(self) -> None:

@@ -18,6 +18,7 @@ from orchestrator.inbox import Inbox, signals
 from orchestrator.keeper import Keeper
 from orchestrator.observe import Observer
 from orchestrator.plan import Machine, Plan, plan
+from orchestrator.recorder import Recorder
 from orchestrator.router import Router
 from orchestrator.supervisor import Supervisor
 from orchestrator.weights import card
@@ -78,6 +79,7 @@ class Hub:
         )
         taking_turns = {spec.name: spec.cores for spec in plan.stages if spec.takes_turns}
         self._leases = leasing.Leases({spec.name: spec.kind for spec in plan.stages}, taking_turns)
+        self._recorder = Recorder()
         self._observer = Observer(
             plan,
             self._arena,
@@ -86,6 +88,7 @@ class Hub:
             self._supervisor,
             self._children,
             config.pipeline.queue_limit,
+            self._recorder,
         )
         self._state: Literal["starting", "serving", "draining"] = "starting"
         self._drain_until = 0.0
@@ -129,6 +132,8 @@ class Hub:
             if time.monotonic_ns() >= self._remind_at:
                 self._remind_at = time.monotonic_ns() + routing.REMIND_NS
                 self._route(self._router.remind(time.monotonic_ns()))
+                self._observer.look()
+            self._recorder.level(time.monotonic_ns(), self._router.waiting, self._observer.slots_in_use)
             # 6. Turning points of the pipeline's life.
             if self._failure is not None:
                 self._end(self._failure.exit_status)
@@ -164,6 +169,7 @@ class Hub:
                     if stage in self._children:
                         self._stages.send(self._children[stage].pid, message)
                         if isinstance(message, wire.Run):
+                            self._recorder.sent(stage, message, self._router.job(message.job), time.monotonic_ns())
                             self._lease(self._leases.wants(stage))
                 case routing.ToClient(client, answer, payload):
                     if not self._clients.send(client, answer, payload):
@@ -228,7 +234,9 @@ class Hub:
             case wire.LoadFailed(code, text):
                 self._supervisor.load_failed(stage, code, text)
             case wire.Took() | wire.Stepped() | wire.Put() | wire.Dropped() | wire.Fault():
-                self._route(self._router.report(stage, message, time.monotonic_ns()))
+                now_ns = time.monotonic_ns()
+                self._recorder.heard(stage, pid, message, now_ns)
+                self._route(self._router.report(stage, message, now_ns))
             case wire.Sketched():
                 self._route(self._router.sketched(message))
             case wire.Yielded():
@@ -261,6 +269,7 @@ class Hub:
         if not self._stopping:
             log.warning("%s (process %d) %s", stage, child.pid, how)
         self._lease(self._leases.yielded(stage, more=False))
+        self._recorder.lost(child.pid, time.monotonic_ns())
         self._route(self._router.lost(stage, at_work, time.monotonic_ns()))
         self._supervise(self._supervisor.exited(stage, how, time.monotonic()))
 
@@ -281,6 +290,8 @@ class Hub:
                 self._route(self._router.cancel(client, id, now_ns))
             case wire.StatusRequest():
                 self._clients.send(client, self._observer.status(self._state))
+            case wire.TraceRequest(seconds=seconds):
+                self._clients.send(client, wire.Trace(), self._observer.trace(seconds))
             case _:
                 assert_never(message)
 

@@ -103,6 +103,10 @@ class Router:
         found = self._jobs.get(job)
         return found.prompt.id if found else None
 
+    def job(self, number: int) -> Job | None:
+        """The job of that number, if it is still in work."""
+        return self._jobs.get(number)
+
     def has_work(self, stage: str) -> bool:
         """Whether the stage process has jobs."""
         return bool(self._stages[stage].jobs)

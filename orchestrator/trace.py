@@ -53,7 +53,12 @@ class _Track(NamedTuple):
 
 def write(path: Path, traced: Iterable[tuple[str, str, wire.Traced]]) -> None:
     """Write the trace of these (prompt, id, stamps), whole or not at all. Raises ConfigError."""
-    document = {"traceEvents": events(traced), "displayTimeUnit": "ms"}
+    store(path, events(traced))
+
+
+def store(path: Path, events: list[Event]) -> None:
+    """Write these events as a trace, whole or not at all. Raises ConfigError."""
+    document = {"traceEvents": events, "displayTimeUnit": "ms"}
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         try:

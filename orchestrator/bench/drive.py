@@ -3,6 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -74,11 +75,30 @@ def play(
 
     Those with a time are due then, whatever became of the others, and their latency counts from then. Those without
     are due as soon as fewer than `in_flight` are out (None: at once). `heard` is called with every message that
-    comes meanwhile. Ids must be unique among the arrivals. Raises NoAnswer when the server has gone.
+    comes meanwhile. Ids must be unique among the arrivals. Raises NoAnswer when the server has gone. Whatever is
+    raised, Ctrl-C too, what is still out is cancelled.
     """
+    out: dict[str, Record] = {}
+    try:
+        return _play(line, arrivals, out, in_flight, clock, heard)
+    except BaseException:
+        with suppress(NoAnswer):
+            for id in out:
+                line.send(wire.Cancel(id=id))
+        raise
+
+
+def _play(
+    line: Line,
+    arrivals: Sequence[Arrival],
+    out: dict[str, Record],
+    in_flight: int | None,
+    clock: Callable[[], float],
+    heard: Callable[[Event], None],
+) -> Played:
+    """The same; `out` has the prompts that have been sent and have not ended."""
     began = clock()
     waiting = deque(arrivals)
-    out: dict[str, Record] = {}
     records: list[Record] = []
     free_s = 0.0  # when the last place in a closed loop became free
     heard_s = 0.0

@@ -75,6 +75,14 @@ def positive(value: str) -> float:
     return number
 
 
+def seconds(value: str) -> float:
+    """A time of up to a day."""
+    number = finite(value)
+    if not 0 < number <= 86_400:
+        raise argparse.ArgumentTypeError(f"{value} is no time; more than 0, at most 86400 seconds")
+    return number
+
+
 def share(value: str) -> float:
     """A number from 0 to 1."""
     number = finite(value)

@@ -147,7 +147,7 @@ class Session:
 
     def on_event(self, message: wire.HubMessage, payload: bytes | None, now: float) -> Outcome | None:
         """Take in a message of the server. What is about no prompt of ours changes nothing."""
-        if isinstance(message, wire.Status):
+        if isinstance(message, wire.Status | wire.Trace):
             return None
         job = self.sent.get(message.id)
         if job is None:

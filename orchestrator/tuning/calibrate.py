@@ -6,7 +6,7 @@ import msgspec
 
 from orchestrator.tuning.curves import typical
 from orchestrator.tuning.simulate import HUB, Conditions
-from orchestrator.tuning.trial import Trial
+from orchestrator.tuning.trial import LOAD, Trial
 
 Predict = Callable[[Trial, Conditions], float]
 """Images a second that the simulator says a trial's candidate makes under its load."""
@@ -25,7 +25,7 @@ def calibrate(trials: Sequence[Trial], predict: Predict, start: Conditions) -> C
     if not counted:
         return start
     message_s = typical(
-        (trial.cores_used[HUB] + trial.cores_used["load"]) * trial.seconds / trial.messages for trial in counted
+        (trial.cores_used[HUB] + trial.cores_used[LOAD]) * trial.seconds / trial.messages for trial in counted
     )
     found = msgspec.structs.replace(start, message_s=message_s)
     competing = [trial for trial in counted if trial.candidate.share == "timeslice"]

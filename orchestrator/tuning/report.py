@@ -8,7 +8,6 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.tuning.limits import limit
 from orchestrator.tuning.profile import Profile
 from orchestrator.tuning.score import Score
 from orchestrator.tuning.search import typical_p99, typical_rate
@@ -65,7 +64,7 @@ def text(outcome: Outcome, profile: Profile) -> str:
     say()
     if outcome.best is not None:
         best = [trial for trial in outcome.trials if trial.candidate == outcome.best]
-        say(f"What limits it: {limit(best[-1], len(cores.parse(profile.cores)))}")
+        say(f"What limits it: {best[-1].bottleneck.limits}; {best[-1].bottleneck.why}.")
         for line in next_core(outcome, len(cores.parse(profile.cores))):
             say(line)
         say()

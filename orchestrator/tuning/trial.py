@@ -7,16 +7,21 @@ from pathlib import Path
 import msgspec
 import psutil
 
+from orchestrator import bottleneck
 from orchestrator.bench.drive import Played, play
 from orchestrator.client import Client, Event
 from orchestrator.launch import Pipeline, private_pipeline
 from orchestrator.tuning.load import load, warm_up
 from orchestrator.tuning.score import Score, steady
+from orchestrator.tuning.simulate import HUB
 from orchestrator.tuning.space import Candidate
 from stages.core import figures, wire
 from stages.core.errors import NoAnswer, StartFailed
 
 _TICK_S = 0.2
+
+LOAD = "load"
+"""The client that plays the load: it needs cores, too."""
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,13 +35,12 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     """From the first prompt that counted to the last picture."""
     cores_used: dict[str, float]
-    """CPU seconds a second of every stage process, by name, of the hub, and of the client (`load`)."""
-    busy: dict[str, float]
-    """Share of the time in which every stage process had work, by its own account."""
+    """CPU seconds a second of every stage process, by name, of the hub, and of the client (LOAD)."""
     messages: int
     """That the client heard from the hub."""
     pss_bytes: int
     """Of all stage processes together, afterwards."""
+    bottleneck: wire.Bottleneck = wire.Bottleneck(limits=None, why="", change="")
 
 
 class _Line:
@@ -78,19 +82,20 @@ def run(
     keys = [*overrides, *candidate.overrides(), f"pipeline.queue_limit={max(64, 3 * in_flight, jobs)}"]
     with private_pipeline(config, keys) as pipeline, Client(pipeline.address, 60.0) as client:
         line = _Line(client, pipeline, tick)
-        status = _serving(client, pipeline, tick, load_s)
+        _serving(client, pipeline, tick, load_s)
         warm = play(line, warm_up(in_flight, steps), in_flight)
         steady(warm.records, None)  # a prompt that fails is better known now
-        processes = {stage.name: psutil.Process(stage.pid) for stage in status.stages if stage.pid is not None}
-        processes |= {"hub": psutil.Process(status.hub_pid), "load": psutil.Process()}
-        before = client.status(60.0)
-        cpu = {name: _cpu_s(process) for name, process in processes.items()}
+        me = psutil.Process()
+        before, cpu = client.status(60.0), _cpu_s(me)
         line.messages = 0
         began = time.monotonic()
         played: Played = play(line, load(jobs, steps), in_flight)
         seconds = time.monotonic() - began
-        used = {name: (_cpu_s(process) - cpu[name]) / seconds for name, process in processes.items()}
         after = client.status(60.0)
+        own = (_cpu_s(me) - cpu) / seconds
+    loads = bottleneck.between(before.stages, after.stages, seconds)
+    used = {load.name: load.cores_used for load in loads}
+    used |= {HUB: (after.hub_cpu_s - before.hub_cpu_s) / seconds, LOAD: own}
     return Trial(
         candidate=candidate,
         score=steady(played.records, in_flight),
@@ -99,13 +104,13 @@ def run(
         steps=steps,
         seconds=seconds,
         cores_used=used,
-        busy=_busy(before, after),
         messages=line.messages,
         pss_bytes=sum(stage.pss_bytes for stage in after.stages),
+        bottleneck=bottleneck.find(loads, bottleneck.Host.of(after)),
     )
 
 
-def _serving(client: Client, pipeline: Pipeline, tick: Callable[[], None], load_s: float) -> wire.Status:
+def _serving(client: Client, pipeline: Pipeline, tick: Callable[[], None], load_s: float) -> None:
     end = time.monotonic() + load_s
     while time.monotonic() < end:
         tick()
@@ -116,24 +121,13 @@ def _serving(client: Client, pipeline: Pipeline, tick: Callable[[], None], load_
             pipeline.poll(1.0)  # raises why it ended, if it has
             raise
         if status.state == "serving":
-            return status
+            return
     raise StartFailed(f"the pipeline has not loaded within {load_s:.0f} s")
 
 
 def _cpu_s(process: psutil.Process) -> float:
     times = process.cpu_times()
     return float(times.user + times.system)
-
-
-def _busy(before: wire.Status, after: wire.Status) -> dict[str, float]:
-    """Busy shares between two statuses; each tells the share since its stage began to serve."""
-    shares = {}
-    for first, second in zip(before.stages, after.stages, strict=True):
-        # All stages began within a moment of each other, beside which the load is long.
-        until, since = after.uptime_s - (second.load_s or 0.0), before.uptime_s - (first.load_s or 0.0)
-        spent = second.busy_share * until - first.busy_share * since
-        shares[second.name] = min(1.0, max(0.0, spent / (until - since)))
-    return shares
 
 
 class Logbook:

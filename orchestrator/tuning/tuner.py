@@ -13,7 +13,6 @@ from orchestrator.tuning import profile, space, trial
 from orchestrator.tuning.calibrate import calibrate
 from orchestrator.tuning.curves import Curves
 from orchestrator.tuning.foretell import Foretelling, best_on_paper
-from orchestrator.tuning.limits import limiter
 from orchestrator.tuning.load import jobs_for
 from orchestrator.tuning.machine import Topology
 from orchestrator.tuning.score import Score, fill, steady
@@ -211,7 +210,7 @@ class Tuner:
         self._log.add(ran)
         remark = ", over the cap" if ran.score.p99_s > task.cap_s else ""
         if not remark and ran.score.images_per_s > best:
-            remark = f", best so far, limited by {limiter(ran, len(task.topology.cores))}"
+            remark = f", best so far, limited by {ran.bottleneck.limits}"
         told = f"{ran.score.images_per_s:.3g} images/s, p99 {ran.score.p99_s:.3g} s"
         self._show.done(f"{candidate.name}: {told}{remark}")
         return ran.score

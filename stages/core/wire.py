@@ -80,7 +80,13 @@ class StatusRequest(_Json, frozen=True, kw_only=True, tag="status"):
     """Ask for a `status` answer."""
 
 
-ClientMessage = Submit | Cancel | StatusRequest
+class TraceRequest(_Json, frozen=True, kw_only=True, tag="trace"):
+    """Ask for a `trace` answer: what the whole pipeline did in the last so many seconds."""
+
+    seconds: float = 30.0
+
+
+ClientMessage = Submit | Cancel | StatusRequest | TraceRequest
 
 # Hub to client.
 
@@ -237,6 +243,17 @@ class StageStatus(msgspec.Struct, frozen=True, kw_only=True):
     step: int
     steps: int
     busy_share: float
+    """Share of the time since it loaded that it spent on jobs."""
+    recent_busy_share: float = 0.0
+    """The same for the last seconds, as many as the status says."""
+    recent_cores_used: float = 0.0
+    """CPU seconds a second that its process used in that time."""
+    busy_s: float = 0.0
+    """Seconds spent on jobs since it loaded."""
+    cpu_s: float = 0.0
+    """CPU seconds of its process since that was started."""
+    streams: int = 1
+    max_rows: int = 2
     restarts: int
     rss_bytes: int
     pss_bytes: int
@@ -244,6 +261,17 @@ class StageStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Share of prompts whose embeds were there already; None for stages without a cache."""
     cpu_outside_infer_share: float | None
     """Share of this process's CPU time since load that was not inside a model forward."""
+
+
+class Bottleneck(msgspec.Struct, frozen=True, kw_only=True):
+    """What keeps a pipeline from making more images a second, as orchestrator.bottleneck finds it."""
+
+    limits: str | None
+    """A stage's name, `cores` and their list, or `prompts`; None where nothing was done."""
+    why: str
+    """The figures that say so, in one line."""
+    change: str
+    """The one change that would help most; empty where the figures support none."""
 
 
 class Status(_Json, frozen=True, kw_only=True, tag="status"):
@@ -255,6 +283,16 @@ class Status(_Json, frozen=True, kw_only=True, tag="status"):
     queue: QueueStatus
     arena: ArenaStatus
     stages: tuple[StageStatus, ...]
+    share: str = ""
+    """How stages with the same cores share them."""
+    cores: str = ""
+    """All cores that the server may use."""
+    cpu_quota: float | None = None
+    """CPU seconds a second that its cgroup grants; None for no limit."""
+    recent_s: float = 0.0
+    """How far back what is called recent goes."""
+    bottleneck: Bottleneck | None = None
+    """What limits now; None while the pipeline starts."""
     hop_us: HopStatus
     replayed: int = 0
     """Jobs that had to be sent again since the start."""
@@ -262,7 +300,11 @@ class Status(_Json, frozen=True, kw_only=True, tag="status"):
     hub_cpu_s: float
 
 
-HubMessage = Accepted | Waiting | Progress | Preview | Image | Traced | Done | Failed | Status
+class Trace(_Json, frozen=True, kw_only=True, tag="trace"):
+    """Answer to a trace request; the binary frame that follows is an orchestrator.recording.Recording."""
+
+
+HubMessage = Accepted | Waiting | Progress | Preview | Image | Traced | Done | Failed | Status | Trace
 
 
 # Hub to stage.

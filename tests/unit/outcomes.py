@@ -10,6 +10,7 @@ from orchestrator.tuning.space import Candidate, candidates
 from orchestrator.tuning.trial import Trial
 from orchestrator.tuning.tuner import Outcome, as_it_is
 from stages.core.config import Config
+from stages.core.wire import Bottleneck
 from tests.unit.cards import CARD
 from tests.unit.points import points
 
@@ -25,7 +26,7 @@ PROFILE = Profile(
 PAPER = Foretelling(Config(), CARD, TOPOLOGY, Curves(points()), CONDITIONS, steps=10)
 
 
-def trial(candidate: Candidate, score: Score, used: float = 0.97, busy: float = 0.8) -> Trial:
+def trial(candidate: Candidate, score: Score, used: float = 0.97) -> Trial:
     """A run in which this share of two cores was in use."""
     return Trial(
         candidate=candidate,
@@ -41,9 +42,9 @@ def trial(candidate: Candidate, score: Score, used: float = 0.97, busy: float = 
             "hub": 0.06 * used,
             "load": 0.04 * used,
         },
-        busy={"text-0": 0.05, "unet-0": busy, "vae-0": 0.3},
         messages=400,
         pss_bytes=1 << 30,
+        bottleneck=Bottleneck(limits="cores 0-1", why=f"{used:.0%} of cores 0-1 are in use", change="more cores"),
     )
 
 

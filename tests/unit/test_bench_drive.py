@@ -22,6 +22,7 @@ class Server:
         self.now = 100.0
         self.out = self.most = 0
         self.sent: list[tuple[float, str]] = []
+        self.cancelled: list[str] = []
         self._send_s = send_s
         self._due: list[tuple[float, int, wire.HubMessage]] = []
         self._count = 0
@@ -30,6 +31,9 @@ class Server:
         return self.now
 
     def send(self, message: wire.ClientMessage) -> None:
+        if isinstance(message, wire.Cancel):
+            self.cancelled.append(message.id)
+            return
         assert isinstance(message, wire.Submit)
         self.now += self._send_s
         self.sent.append((self.now - 100.0, message.id))
@@ -115,8 +119,9 @@ def test_a_closed_loop_is_always_full_and_never_over(prompts: list[str], in_flig
 def test_a_server_that_says_nothing_any_more_is_gone() -> None:
     server = Server()
     with pytest.raises(NoAnswer, match="silent"):
-        server.play([arrival(0, "never")])
-    assert server.now - 100.0 < SILENCE_S + 2.0
+        server.play([arrival(0, "1.0"), arrival(1, "never")])
+    assert server.cancelled == ["1"]
+    assert server.now - 100.0 < SILENCE_S + 3.0
 
 
 def test_silence_between_arrivals_is_nothing_to_worry_about() -> None:
@@ -128,3 +133,14 @@ def test_everything_that_is_heard_is_passed_on() -> None:
     server, heard = Server(), []
     play(server, [arrival(0, "1.0")], None, server.clock, lambda event: heard.append(type(event[0])))
     assert heard == [wire.Accepted, wire.Image, wire.Done]
+
+
+def test_what_is_out_is_cancelled_on_the_way_out() -> None:
+    def interrupted(event: Event) -> None:
+        if isinstance(event[0], wire.Image):
+            raise KeyboardInterrupt
+
+    server = Server()
+    with pytest.raises(KeyboardInterrupt):
+        play(server, [arrival(number, f"{number + 1}.0") for number in range(3)], None, server.clock, interrupted)
+    assert server.cancelled == ["0", "1", "2"]

@@ -7,6 +7,7 @@ import pytest
 
 from orchestrator.observe import Observer
 from orchestrator.plan import plan
+from orchestrator.recorder import Recorder
 from orchestrator.router import Router
 from orchestrator.supervisor import Supervisor
 from stages.core import wire
@@ -27,7 +28,7 @@ def supervisor() -> Supervisor:
 def observer(supervisor: Supervisor) -> Iterator[Observer]:
     planned = plan(Config(), CARD, machine(4))
     arena, board = Arena(Layout(planned.pools)), Board(len(planned.stages))
-    yield Observer(planned, arena, board, Router(planned, arena, 64), supervisor, {}, 64)
+    yield Observer(planned, arena, board, Router(planned, arena, 64), supervisor, {}, 64, Recorder())
     arena.close()
     board.close()
 

@@ -4,7 +4,6 @@ import pytest
 
 from orchestrator.tuning import plot, report
 from orchestrator.tuning.calibrate import calibrate
-from orchestrator.tuning.limits import limit
 from orchestrator.tuning.paper import Machine, compare
 from orchestrator.tuning.score import Score
 from orchestrator.tuning.simulate import Conditions
@@ -18,7 +17,7 @@ def test_the_report_names_what_was_chosen_what_limits_it_and_what_cores_would_bu
     text = report.text(found, PROFILE)
     assert found.best is not None
     assert found.best.name in text.splitlines()[0]
-    assert "What limits it: the cores. 97 % of their time is in use" in text.replace("97%", "97 %")
+    assert "What limits it: cores 0-1; 97% of cores 0-1 are in use" in text
     assert "3 cores +38%" in text
     assert all(len(line) <= 118 for line in text.splitlines())
     assert "* chosen, ! over the cap" in text
@@ -41,15 +40,6 @@ def test_a_cap_that_nothing_keeps_is_said() -> None:
 
 def test_a_search_that_its_budget_ended_says_so() -> None:
     assert "ended by its budget" in report.text(outcome(complete=False), PROFILE)
-
-
-@pytest.mark.parametrize(
-    ("used", "busy", "said"),
-    [(0.97, 0.8, "the cores. 97%"), (0.6, 0.95, "unet-0, which is at work 95%"), (0.5, 0.4, "no stage alone: 50%")],
-)
-def test_what_limits_is_said_only_where_the_figures_say_it(used: float, busy: float, said: str) -> None:
-    one = outcome().trials[0]
-    assert limit(trial(one.candidate, one.score, used, busy), 2).startswith(said)
 
 
 def test_interference_and_the_time_of_messages_are_learned_from_runs() -> None:

@@ -1,0 +1,182 @@
+"""Plays a load at several levels, several times, beside what the pipeline says of itself meanwhile."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from orchestrator import bottleneck, recording
+from orchestrator.bench.drive import Line, Played, play
+from orchestrator.bench.workload import Closed, How, Mix, arrivals
+from orchestrator.bottleneck import Load
+from orchestrator.client import Event
+from orchestrator.recording import Recording
+from stages.core import wire
+from stages.core.errors import BadRequest, NoAnswer
+
+ANSWER_S = 30.0
+
+EXPECTED = ("overloaded", "deadline_infeasible")
+"""Refusals that are figures; anything else that a prompt fails with is a failure of what is measured."""
+
+
+class Task(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be played."""
+
+    mix: Mix
+    levels: tuple[How, ...]
+    jobs: int
+    """Prompts of one round."""
+    rounds: int
+    warm_up: int
+    """Prompts that are played before and do not count."""
+    seed: int
+
+
+@dataclass
+class Round:
+    """One load at one level."""
+
+    played: Played
+    loads: list[Load]
+    """What the stages did meanwhile."""
+
+
+@dataclass
+class Level:
+    """All rounds of one level."""
+
+    how: How
+    rounds: list[Round] = field(default_factory=list)
+    recording: Recording | None = None
+    """Of the last round."""
+
+    @property
+    def played(self) -> Played:
+        """All rounds as one."""
+        records = [record for one in self.rounds for record in one.played.records]
+        return Played(records, self.rounds[0].played.began, sum(one.played.span_s for one in self.rounds))
+
+    @property
+    def loads(self) -> list[Load]:
+        """What the stages did on average, by name."""
+        span_s = self.played.span_s
+        found: dict[str, list[tuple[float, Load]]] = {}
+        for one in self.rounds:
+            for load in one.loads:
+                found.setdefault(load.name, []).append((one.played.span_s / span_s, load))
+        return [
+            msgspec.structs.replace(
+                parts[0][1],
+                busy_share=sum(part * load.busy_share for part, load in parts),
+                cores_used=sum(part * load.cores_used for part, load in parts),
+            )
+            for parts in found.values()
+        ]
+
+
+@dataclass
+class Measured:
+    """Everything that was played."""
+
+    levels: list[Level]
+    first_image: float | None
+    """When the very first image came, seconds of time.monotonic."""
+    after: wire.Status
+    """How the pipeline stood after it all."""
+
+
+def measure(line: Line, task: Task, status: wire.Status, tick: Callable[[str, int, int], None]) -> Measured:
+    """Warm up, play every level in every round, there and back so that a drift hits all alike.
+
+    `tick` is called with what is done now and how many of how many prompts have ended. Raises BadRequest where the
+    mix asks for what is not served, NoAnswer when the server has gone.
+    """
+    levels = [Level(settle(how, status)) for how in task.levels]
+    counter = _Counter(tick, task.warm_up + task.jobs * task.rounds * len(levels))
+    # As many at once as there will ever be: on the way out all sizes of forwards have been compiled.
+    most = max((level.how.in_flight or 1 for level in levels if isinstance(level.how, Closed)), default=None)
+    counter.what = "warm-up"
+    warm = Closed(most or held(status))
+    played = play(line, arrivals(task.mix, warm, task.warm_up, task.seed), warm.in_flight, heard=counter.heard)
+    _check(played)
+    for number in range(task.rounds):
+        for level in levels if number % 2 == 0 else reversed(levels):
+            counter.what = f"{level.how}, round {number + 1} of {task.rounds}"
+            load = arrivals(task.mix, level.how, task.jobs, task.seed + number)
+            in_flight = level.how.in_flight if isinstance(level.how, Closed) else None
+            before, began = ask_status(line), time.monotonic()
+            played = play(line, load, in_flight, heard=counter.heard)
+            seconds, after = time.monotonic() - began, ask_status(line)
+            _check(played)
+            level.rounds.append(Round(played, bottleneck.between(before.stages, after.stages, seconds)))
+            if number == task.rounds - 1:
+                level.recording = ask_trace(line, seconds)
+    return Measured(levels, counter.first_image, ask_status(line))
+
+
+def settle(how: How, status: wire.Status) -> How:
+    """The arrivals, with the number in flight that the pipeline can make use of where none was named."""
+    return Closed(held(status)) if isinstance(how, Closed) and how.in_flight is None else how
+
+
+def held(status: wire.Status) -> int:
+    """As many prompts as the stages hold: those they work on and one more each."""
+    return sum(stage.streams * stage.max_rows // 2 + 1 if stage.kind == "unet" else 2 for stage in status.stages)
+
+
+class _Counter:
+    """Counts what has ended, and notices the first image."""
+
+    def __init__(self, tick: Callable[[str, int, int], None], total: int) -> None:
+        self.what = ""
+        self.first_image: float | None = None
+        self._tick = tick
+        self._total = total
+        self._ended = 0
+
+    def heard(self, event: Event) -> None:
+        """A message has come."""
+        if isinstance(event[0], wire.Image) and self.first_image is None:
+            self.first_image = time.monotonic()
+        if isinstance(event[0], wire.Done | wire.Failed):
+            self._ended += 1
+        self._tick(self.what, self._ended, self._total)
+
+
+def _check(played: Played) -> None:
+    """A prompt that can never be served makes the whole load meaningless."""
+    for record in played.records:
+        if record.code == BadRequest.code:
+            raise BadRequest(f"{record.kind}: {record.message}")
+
+
+def failures(levels: Sequence[Level]) -> dict[str, str]:
+    """What went wrong beyond what a load may meet: message by code."""
+    records = [record for level in levels for record in level.played.records]
+    return {record.code: record.message for record in records if record.code and record.code not in EXPECTED}
+
+
+def ask_status(line: Line) -> wire.Status:
+    """What the pipeline is doing now. Raises NoAnswer."""
+    line.send(wire.StatusRequest())
+    message, _ = _await(line, wire.Status)
+    assert isinstance(message, wire.Status)
+    return message
+
+
+def ask_trace(line: Line, seconds: float) -> Recording:
+    """What the pipeline did in the last `seconds`. Raises NoAnswer."""
+    line.send(wire.TraceRequest(seconds=seconds))
+    _, frame = _await(line, wire.Trace)
+    return recording.decode(frame or b"")
+
+
+def _await(line: Line, kind: type[wire.HubMessage]) -> Event:
+    deadline = time.monotonic() + ANSWER_S
+    while (left_s := deadline - time.monotonic()) > 0:
+        event = line.receive(left_s)
+        if event is not None and isinstance(event[0], kind):
+            return event
+    raise NoAnswer(f"the server does not answer within {ANSWER_S:.0f} s; is it still running?")
