@@ -1,55 +1,143 @@
 """The simulator beside real runs: throughput and 95th percentile of latency, configuration by configuration.
 
-    python -m benchmarks.simulator --trials FILE.json [--steps N]
+    python -m benchmarks.simulator --json FILE.json [--minutes M] [--steps N]
 
-The runs are those that `python -m benchmarks.tuner --collect` made. The simulator knows what stages take alone, and was
-calibrated (the hub's time for a message, interference) by the runs of one configuration, which is not compared.
+Each round measures the stages alone, runs the configuration that the simulator is calibrated by, and runs those it is
+compared on, one after the other, so that a drift of the machine hits all alike; then the next round, while there is
+time. Rounds are kept in the file: called again, it adds more. For every round the simulator is told only what was
+measured in that round of stages alone and of the one configuration that is not compared.
 """
 
 import argparse
+import time
 from pathlib import Path
 from statistics import median
 
-from benchmarks.tuner import Ground, read
+import msgspec
+
+from orchestrator.tuning import profile, trial
+from orchestrator.tuning.calibrate import calibrate
+from orchestrator.tuning.curves import Curves
+from orchestrator.tuning.foretell import Foretelling
+from orchestrator.tuning.load import jobs_for
+from orchestrator.tuning.machine import Topology
+from orchestrator.tuning.profile import Ask
+from orchestrator.tuning.score import Score, fill, steady
+from orchestrator.tuning.simulate import UNMEASURED, Conditions
+from orchestrator.tuning.space import Candidate, candidates
 from orchestrator.tuning.trial import Trial
+from orchestrator.weights import card
+from stages.core import config
+from stages.core.point import Point
 
 THROUGHPUT, TAIL = 0.05, 0.10
 """How near it is wanted to come."""
 
+_STEADY_S = 5.0
+_ROWS = (2, 4, 6, 8)
+
+CONFIG = config.load(None)
+CARD = card(CONFIG)
+HERE = Topology.here()
+
+
+class Round(msgspec.Struct, frozen=True):
+    """What was measured within a minute or so."""
+
+    points: tuple[Point, ...]
+    fitted: Trial
+    compared: tuple[Trial, ...]
+
+
+def chosen() -> tuple[Candidate, list[Candidate]]:
+    """The configuration to calibrate by, and those to compare on."""
+    every = candidates(HERE, CARD)
+    granted = HERE.granted
+
+    def find(share: str, streams: int, rows: int) -> Candidate:
+        return next(
+            each
+            for each in every
+            if (each.share, each.unet.streams, each.unet.max_rows) == (share, streams, rows)
+            and each.vae.threads == each.unet.threads == granted
+        )
+
+    return find("timeslice", 1, 2), [find("turns", 1, 8), find("timeslice", granted, 4), find("timeslice", 1, 8)]
+
+
+def measure(steps: int) -> Round:
+    """One round."""
+    granted = HERE.granted
+    asks = [Ask("unet", granted, streams, _ROWS) for streams in (1, granted)]
+    asks += [Ask("unet", 1, 1, _ROWS), Ask("vae", granted, 1, (1,)), Ask("text", granted, 1, (1,))]
+    points: list[Point] = []
+    for ask in asks:
+        points += profile.measure(ask, CONFIG, CARD, HERE, float("inf"), lambda: None)
+    paper = Foretelling(CONFIG, CARD, HERE, Curves(points), steps=steps)
+
+    def run(candidate: Candidate) -> Trial:
+        out = fill(paper.plan(candidate))
+        jobs = jobs_for(out, paper.bound(candidate), _STEADY_S)
+        ran = trial.run(None, [], candidate, out, jobs, steps)
+        print(f"{candidate.name}: {ran.score.images_per_s:.2f} images/s, p95 {ran.score.p95_s:.2f} s", flush=True)
+        return ran
+
+    fitted, compared = chosen()
+    return Round(tuple(points), run(fitted), tuple(run(candidate) for candidate in compared))
+
+
+def simulated(found: Round, conditions: Conditions, ran: Trial) -> Score:
+    """What the simulator says of a run."""
+    paper = Foretelling(CONFIG, CARD, HERE, Curves(found.points), conditions, ran.steps)
+    return steady(paper.play(ran.candidate, ran.jobs, ran.in_flight).played.records, ran.in_flight)
+
+
+def report(rounds: list[Round]) -> None:
+    """Print the ratios, simulated over real: the median of all rounds, and the extremes."""
+    rates: dict[str, list[float]] = {}
+    tails: dict[str, list[float]] = {}
+    for found in rounds:
+        conditions = calibrate(
+            [found.fitted], lambda ran, at, found=found: simulated(found, at, ran).images_per_s, UNMEASURED
+        )
+        print(f"calibrated: {conditions.message_s * 1e6:.0f} us a message, interference {conditions.interference:.0%}")
+        for ran in (found.fitted, *found.compared):
+            paper = simulated(found, conditions, ran)
+            name = ran.candidate.name + (" (fitted to)" if ran is found.fitted else "")
+            rates.setdefault(name, []).append(paper.images_per_s / ran.score.images_per_s)
+            tails.setdefault(name, []).append(paper.p95_s / ran.score.p95_s)
+    print(f"{len(rounds)} rounds; simulated / real{'':33s} images/s{'':18s} p95")
+    for name, ratios in rates.items():
+        rate, tail = median(ratios), median(tails[name])
+        near = "" if "fitted" in name else " ok" if _near(rate, THROUGHPUT) and _near(tail, TAIL) else " MISSED"
+        print(
+            f"{name:58s} {rate:5.3f} ({min(ratios):.3f} to {max(ratios):.3f})   "
+            f"{tail:5.3f} ({min(tails[name]):.3f} to {max(tails[name]):.3f}){near}"
+        )
+
+
+def _near(ratio: float, tolerance: float) -> bool:
+    return abs(ratio - 1) <= tolerance
+
 
 def main() -> None:
-    """Print one line a configuration, and how many are near enough."""
+    """Add rounds while there is time, then tell what all of them come to."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.simulator", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--trials", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--json", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--minutes", type=float, default=0.0)
     parser.add_argument("--steps", type=int, default=8)
     args = parser.parse_args()
-    ground = Ground(args.steps, read(args.trials))
-    by_candidate: dict[object, list[Trial]] = {}
-    for ran in ground.trials:
-        by_candidate.setdefault(ran.candidate, []).append(ran)
-    print(f"{'':58s} {'images/s':>8s} {'runs':>15s} {'error':>6s}   {'p95, s':>6s} {'runs':>11s} {'error':>6s}")
-    errors = []
-    for candidate, runs in by_candidate.items():
-        paper = ground.simulated(runs[0], ground.conditions)
-        rates = [ran.score.images_per_s for ran in runs]
-        tails = [ran.score.p95_s for ran in runs]
-        rate, tail = paper.images_per_s / median(rates) - 1, paper.p95_s / median(tails) - 1
-        fitted = candidate == ground.usual
-        print(
-            f"{runs[0].candidate.name:58s} {paper.images_per_s:8.2f} {min(rates):7.2f}-{max(rates):<7.2f} {rate:+6.1%} "
-            f"{paper.p95_s:8.2f} {min(tails):5.2f}-{max(tails):<5.2f} {tail:+6.1%}{'  (fitted to)' if fitted else ''}"
-        )
-        if not fitted:
-            errors.append((abs(rate), abs(tail)))
-    rates, tails = zip(*errors, strict=True)
-    print(f"calibrated: {ground.conditions}")
-    print(
-        f"throughput: median error {median(rates):.1%}, {sum(e <= THROUGHPUT for e in rates)} of {len(rates)} within "
-        f"{THROUGHPUT:.0%}; p95: median error {median(tails):.1%}, {sum(e <= TAIL for e in tails)} of {len(tails)} "
-        f"within {TAIL:.0%}"
-    )
+    rounds = msgspec.json.decode(args.json.read_bytes(), type=list[Round]) if args.json.exists() else []
+    began = time.monotonic()
+    took = 0.0
+    while time.monotonic() - began + took < args.minutes * 60:
+        started = time.monotonic()
+        rounds.append(measure(args.steps))
+        args.json.write_bytes(msgspec.json.encode(rounds))
+        took = time.monotonic() - started
+    report(rounds)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ No term is negative. Terms that do not make the fit better are left out, so few 
 from collections.abc import Iterable
 from itertools import combinations
 from math import exp, log, sqrt
+from statistics import median
 from typing import NamedTuple
 
 import msgspec
@@ -31,6 +32,12 @@ class Cost(NamedTuple):
     seconds: float
     cores: float
     """How many cores it keeps busy meanwhile."""
+    deviation: float = 0.0
+    """Standard deviation of the seconds, as a share of them."""
+
+
+_QUARTILES = 1.349
+"""Standard deviations between the quartiles of a normal distribution."""
 
 
 class Law(msgspec.Struct, frozen=True):
@@ -102,6 +109,9 @@ class Curves:
         self._measured: dict[tuple[Kind, int, int], dict[int, Point]] = {}
         for point in () if by_law else self.points:
             self._measured.setdefault((point.kind, point.threads, point.streams), {})[point.rows] = point
+        self._deviations = {
+            kind: median(_deviation(point) for point in self.points if point.kind == kind) for kind in KINDS
+        }
         self._known: dict[tuple[Kind, int, int, int], Cost] = {}
 
     def cost(self, kind: Kind, threads: int, streams: int = 1, rows: int = 1) -> Cost:
@@ -118,7 +128,8 @@ class Curves:
         if measured is None:
             alone = min(law.one_thread(rows), by_law)
             part = threads / streams
-            return Cost(by_law, max(1.0, part) * (1 - alone / by_law) + min(1.0, part) * alone / by_law)
+            used = max(1.0, part) * (1 - alone / by_law) + min(1.0, part) * alone / by_law
+            return Cost(by_law, used, self._deviations[kind])
         # Between measurements along a straight line; beyond them as the law goes on.
         known = sorted(measured)
         nearest = min(max(rows, known[0]), known[-1])
@@ -126,7 +137,12 @@ class Curves:
         busy = _between(nearest, known, [measured[each].cpu_s / measured[each].seconds for each in known])
         if rows != nearest:
             seconds *= by_law / law.seconds(threads, streams, nearest, self.bandwidth)
-        return Cost(seconds, min(busy, threads / streams))
+        deviation = _between(nearest, known, [_deviation(measured[each]) for each in known])
+        return Cost(seconds, min(busy, threads / streams), deviation)
+
+
+def _deviation(point: Point) -> float:
+    return point.spread_s / _QUARTILES / point.seconds
 
 
 def _between(rows: int, known: list[int], values: list[float]) -> float:

@@ -5,6 +5,7 @@ import random
 import msgspec
 
 from orchestrator.bench.workload import Arrival
+from orchestrator.tuning.score import LEAD
 from stages.core.wire import Submit
 
 _WARM_STEPS = 6
@@ -23,10 +24,10 @@ def load(jobs: int, steps: int) -> list[Arrival]:
 
 
 def warm_up(in_flight: int, steps: int) -> list[Arrival]:
-    """Short prompts of different lengths, so that forwards of every number of rows are compiled before it counts."""
+    """Short prompts of different lengths, so that forwards of many numbers of rows are compiled before it counts."""
     dice = random.Random(0)
     arrivals = []
-    for arrival in load(3 * in_flight, steps):
+    for arrival in load(in_flight, steps):
         submit = msgspec.structs.replace(arrival.submit, steps=dice.randint(1, min(_WARM_STEPS, steps)))
         arrivals.append(msgspec.structs.replace(arrival, submit=submit))
     return arrivals
@@ -38,4 +39,4 @@ def jobs_for(in_flight: int, images_per_s: float, seconds: float) -> int:
     The steady part holds each of the prompts in flight equally often, twice at least: where rows are shared, images are
     done in bursts, and half a burst more or less at the end would be a difference of many per cent.
     """
-    return in_flight * (2 + max(2, round(images_per_s * seconds / in_flight)))
+    return in_flight * (LEAD + 1 + max(2, round(images_per_s * seconds / in_flight)))

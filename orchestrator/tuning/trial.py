@@ -79,7 +79,7 @@ def run(
 
     `tick` is called several times a second. Raises what ends the pipeline, and StageFault if a prompt fails.
     """
-    keys = [*overrides, *candidate.overrides(), f"pipeline.queue_limit={max(64, 3 * in_flight, jobs)}"]
+    keys = [*overrides, *candidate.overrides(), f"pipeline.queue_limit={max(64, jobs)}"]
     with private_pipeline(config, keys) as pipeline, Client(pipeline.address, 60.0) as client:
         line = _Line(client, pipeline, tick)
         _serving(client, pipeline, tick, load_s)

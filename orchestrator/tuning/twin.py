@@ -5,6 +5,7 @@ packed in the pipeline's order, one landing a unit. A change there is to be made
 """
 
 import math
+import random
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 import msgspec
 
 from orchestrator.tuning.clockwork import Clockwork
-from orchestrator.tuning.curves import Curves
+from orchestrator.tuning.curves import Cost, Curves
 from orchestrator.tuning.sharing import Done, Work
 from stages.core import cores, order, wire
 from stages.core.arena import View
@@ -27,6 +28,9 @@ Until = Callable[[Done], None]
 
 Unit = Iterator[wire.FromStage | Until]
 """One unit of work: what is said, and what is waited for."""
+
+_SHORTEST = 0.5
+"""Of the usual time: no unit of work takes less."""
 
 _NEWEST = 0.2
 """As the engine weighs the newest forward in what a row costs."""
@@ -46,6 +50,7 @@ class Twin:
         self.cores = cores.parse(spec.cores)
         self._say = say
         self._inbox: deque[wire.ToStage] = deque()
+        self._dice = random.Random(spec.number)
         self._may_work = not spec.takes_turns
         self._worked = self._asked_back = self._in_unit = False
 
@@ -113,7 +118,11 @@ class Twin:
             self._may_work = self._worked = self._asked_back = False
             self._say(self, [wire.Yielded()])
 
-    def size(self, run: wire.Run) -> float:
+    def seconds(self, cost: Cost, run: wire.Run) -> float:
+        """Of this one unit of work: no two take equally long."""
+        return cost.seconds * self._size(run) * max(_SHORTEST, self._dice.gauss(1.0, cost.deviation))
+
+    def _size(self, run: wire.Run) -> float:
         """How much larger than the one that was measured the job's picture is."""
         width, height = self.spec.sizes[0]
         if isinstance(run, wire.RunUnet):
@@ -152,7 +161,7 @@ class OneByOneTwin(Twin):
         began = self.clock.now_ns
         yield wire.Took(run.job, began)
         cost = self.curves.cost(self.spec.kind, self.spec.threads)
-        seconds = cost.seconds * self.size(run)
+        seconds = self.seconds(cost, run)
         yield lambda done: self.clock.begin(Work(self.spec.name, self.cores, seconds, cost.cores, done))
         self.seal(run)
         yield wire.Put(run.job, run.output, self._shape(run), began, self.clock.now_ns)
@@ -238,7 +247,7 @@ class UnetTwin(Twin):
         cost = self.curves.cost("unet", threads, streams, flight.rows)
         alone = self.curves.cost("unet", max(1, threads // streams), 1, flight.rows)
         flock = (streams, max(1.0, cost.seconds / alone.seconds)) if streams > 1 else (1, 1.0)
-        seconds = cost.seconds * self.size(group[0].run)
+        seconds = self.seconds(cost, group[0].run)
 
         def landed() -> None:
             flight.landed = True
