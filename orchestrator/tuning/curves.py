@@ -85,7 +85,9 @@ def fit(points: Iterable[Point]) -> Law:
             best, best_score = np.zeros(features.shape[1]), score
             best[list(used)] = terms
     left = scaled @ best - 1
-    return Law(*best.tolist(), sqrt(float(left @ left) / len(known)))
+    serial, serial_row, divided, divided_row, memory, memory_row = best.tolist()
+    error = sqrt(float(left @ left) / len(known))
+    return Law(serial, serial_row, divided, divided_row, memory, memory_row, error)
 
 
 def _features(threads: int, streams: int, rows: int, bandwidth: float) -> Floats:
