@@ -25,7 +25,7 @@ ASSUMPTIONS = (
 )
 """Told with every outcome."""
 
-_MOST_SIMULATED = 8
+_MOST_SIMULATED = 5
 """Candidates of one layout that are simulated, those with the highest bounds."""
 
 

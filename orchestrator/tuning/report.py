@@ -68,9 +68,7 @@ def text(outcome: Outcome, profile: Profile) -> str:
         for line in next_core(outcome, len(cores.parse(profile.cores))):
             say(line)
         say()
-    say(
-        "What was run, best first (simulated: before the run; runs of the same configuration are told by their median):"
-    )
+    say("What was run, best first; several runs of one configuration are told by their median:")
     console.print(_runs(outcome))
     say("What stages take alone, in milliseconds for a row (U-Net, all streams together), or for a unit of work:")
     console.print(_alone(profile))
@@ -100,8 +98,8 @@ def next_core(outcome: Outcome, here: int) -> list[str]:
 
 
 def _runs(outcome: Outcome) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("", "streams", "rows", "images/s", "", "simulated", "p99", "simulated", "memory", "runs"):
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for name in ("", "streams x rows", "images/s", "", "simulated", "p99", "simulated", "memory", "runs"):
         table.add_column(name, justify="left" if not name else "right", overflow="fold")
     foretold = dict(outcome.foretold)
     ran = list(dict.fromkeys(trial.candidate for trial in outcome.trials))
@@ -112,11 +110,10 @@ def _runs(outcome: Outcome) -> Table:
         rates = [score.images_per_s for score in scores]
         paper = foretold.get(candidate)
         mark = "* " if candidate == outcome.best else "! " if typical_p99(scores) > outcome.cap_s else "  "
-        as_it_was = " (as it was)" if candidate == outcome.before else ""
+        as_it_was = ", as it was" if candidate == outcome.before else ""
         table.add_row(
             mark + candidate.layout + as_it_was,
-            f"{candidate.unet.streams}",
-            f"{candidate.unet.max_rows}",
+            f"{candidate.unet.streams} x {candidate.unet.max_rows}",
             f"{typical_rate(scores):.3g}",
             f"± {(max(rates) - min(rates)) / 2 / typical_rate(scores):.0%}" if len(rates) > 1 else "",
             f"{paper.images_per_s:.3g}" if paper else "",
