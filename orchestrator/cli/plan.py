@@ -60,12 +60,16 @@ def run(args: argparse.Namespace) -> int:
         _show(args, profile, machine, rows, steps)
     if args.plot is not None:
         nodes = f" in {machine.numa} nodes" if machine.numa > 1 else ""
-        title = f"SIMULATED: {profile.facts.model}, {steps} steps, {machine.cores} cores{nodes}"
+        title = f"SIMULATED: {profile.facts.model}, {_steps(steps)}, {machine.cores} cores{nodes}"
         plot.draw_paper(args.plot, title, rows)
     if not any(row.keeps_cap for row in rows):
         print(f"triptych: error: no layout keeps p99 within {args.latency_cap:g} s, simulated", file=sys.stderr)
         return 1
     return 0
+
+
+def _steps(steps: int) -> str:
+    return f"{steps} step{'' if steps == 1 else 's'} an image"
 
 
 def _json(machine: Machine, rows: list[Row]) -> dict[str, object]:
@@ -85,7 +89,7 @@ def _show(args: argparse.Namespace, profile: Profile, machine: Machine, rows: li
     nodes = f" in {machine.numa} memory nodes" if machine.numa > 1 else ""
     cap = f", p99 within {args.latency_cap:g} s" if args.latency_cap < math.inf else ""
     console.print(
-        f"SIMULATED, nothing was run: {profile.facts.model}, {steps} steps, {machine.cores} cores{nodes}{cap}"
+        f"SIMULATED, nothing was run: {profile.facts.model}, {_steps(steps)}, {machine.cores} cores{nodes}{cap}"
     )
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("layout", "images/s", "p50", "p99", "memory", "the best of it (of one cell)"):

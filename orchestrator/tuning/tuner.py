@@ -30,6 +30,9 @@ _PROFILE_SHARE = 0.4
 """Of the budget may go to stages alone; what was not measured by then, the law has to tell."""
 
 _MOST_SIMULATED = 80
+_MOST_AHEAD = 5
+"""Configurations that are simulated for each other number of cores."""
+
 _STEADY_SHARE = 0.5
 """Of the time for a trial that goes to the steady part of its load; the rest is starting and warming up."""
 
@@ -240,7 +243,7 @@ class Tuner:
             self._show.doing(f"{number} cores on paper")
             topology = Topology.paper(number, 1)
             paper = Foretelling(task.config, task.card, topology, by_law, conditions, task.steps)
-            scores = paper.scores(paper.promising(space.candidates(topology, task.card), 10))
+            scores = paper.scores(paper.promising(space.candidates(topology, task.card), _MOST_AHEAD))
             best = best_on_paper(scores, task.cap_s) or best_on_paper(scores)
             if best is not None:
                 found.append((number, scores[best].images_per_s))

@@ -1,5 +1,7 @@
 """A tuning that never ran: outcomes for reports and pictures."""
 
+from functools import cache
+
 from orchestrator.tuning.curves import Curves
 from orchestrator.tuning.foretell import Foretelling
 from orchestrator.tuning.machine import Topology
@@ -48,6 +50,7 @@ def trial(candidate: Candidate, score: Score, used: float = 0.97) -> Trial:
     )
 
 
+@cache
 def outcome(cap_s: float = 1.0, complete: bool = True) -> Outcome:
     """Of some candidates that ran exactly as simulated, the best one twice."""
     before = as_it_is(Config(), CARD, TOPOLOGY)

@@ -85,9 +85,9 @@ def test_breaking_off_says_that_nothing_is_lost(
 
 def test_a_plan_is_labelled_simulated_and_tells_what_it_assumes(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (here / "p.json").write_bytes(PROFILE.encode())
-    assert main(["plan", "--cores", "4", "--numa", "2", "--steps", "3", "--profile", "p.json"]) == 0
+    assert main(["plan", "--cores", "4", "--numa", "2", "--steps", "1", "--profile", "p.json"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("SIMULATED, nothing was run: paper, 3 steps, 4 cores in 2 memory nodes")
+    assert out.startswith("SIMULATED, nothing was run: paper, 1 step an image, 4 cores in 2 memory nodes")
     assert "Assumed:" in out
     assert "cells of 2 cores" in out
 

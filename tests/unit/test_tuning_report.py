@@ -63,7 +63,7 @@ def test_runs_in_turns_say_nothing_about_competing() -> None:
 def test_the_pictures_are_drawn(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     plot.draw_tuning(tmp_path / "tuned.png", outcome(), PROFILE)
-    rows = compare(Machine(4, 2, 1.0), PROFILE, 5, 10.0)
+    rows = compare(Machine(2, 1, 1.0), PROFILE, 3, 10.0)
     plot.draw_paper(tmp_path / "paper.svg", "SIMULATED", rows)
     assert (tmp_path / "tuned.png").read_bytes().startswith(b"\x89PNG")
     assert b"SIMULATED" in (tmp_path / "paper.svg").read_bytes() or (tmp_path / "paper.svg").stat().st_size > 1000
@@ -79,7 +79,7 @@ def test_a_picture_without_matplotlib_is_refused_before_anything_is_measured(mon
 
 
 def test_layouts_on_paper_are_compared() -> None:
-    rows = compare(Machine(4, 2, 1.0), PROFILE, 5, 10.0)
+    rows = compare(Machine(4, 2, 1.0), PROFILE, 2, 10.0)
     assert {row.layout for row in rows} == {
         "one wide pipeline, cores shared",
         "one pipeline, disjoint stages",
@@ -93,7 +93,7 @@ def test_layouts_on_paper_are_compared() -> None:
 
 
 def test_layouts_over_the_cap_come_last_and_are_marked() -> None:
-    rows = compare(Machine(2, 1, 1.0), PROFILE, 5, 0.0001)
+    rows = compare(Machine(2, 1, 1.0), PROFILE, 1, 0.0001)
     assert rows
     assert not any(row.keeps_cap for row in rows)
 
