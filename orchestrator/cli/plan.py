@@ -77,10 +77,7 @@ def _json(machine: Machine, rows: list[Row]) -> dict[str, object]:
         "simulated": True,
         "assumptions": list(ASSUMPTIONS),
         "machine": machine._asdict(),
-        "layouts": [
-            msgspec.to_builtins(row) | {"score": msgspec.to_builtins(row.score), "overrides": row.candidate.overrides()}
-            for row in rows
-        ],
+        "layouts": [msgspec.to_builtins(row) | {"overrides": row.candidate.overrides()} for row in rows],
     }
 
 
