@@ -4,12 +4,13 @@
 
 Each round measures the stages alone, runs the configuration that the simulator is calibrated by, and runs those it is
 compared on, one after the other, so that a drift of the machine hits all alike; then the next round, while there is
-time. Rounds are kept in the file: called again, it adds more. For every round the simulator is told only what was
-measured in that round of stages alone and of the one configuration that is not compared.
+time. Rounds are kept in the file: called again, it adds more. The simulator is told what stages take alone, and in
+every round what came of the one configuration that is not compared.
 """
 
 import argparse
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
@@ -22,8 +23,8 @@ from orchestrator.tuning.foretell import Foretelling
 from orchestrator.tuning.load import jobs_for
 from orchestrator.tuning.machine import Topology
 from orchestrator.tuning.profile import Ask
-from orchestrator.tuning.score import Score, fill, steady
-from orchestrator.tuning.simulate import UNMEASURED, Conditions
+from orchestrator.tuning.score import fill, steady
+from orchestrator.tuning.simulate import UNMEASURED, Conditions, Simulated
 from orchestrator.tuning.space import Candidate, candidates
 from orchestrator.tuning.trial import Trial
 from orchestrator.weights import card
@@ -86,23 +87,23 @@ def measure(steps: int) -> Round:
     return Round(tuple(points), run(fitted), tuple(run(candidate) for candidate in compared))
 
 
-def simulated(found: Round, conditions: Conditions, ran: Trial) -> Score:
-    """What the simulator says of a run."""
-    paper = Foretelling(CONFIG, CARD, HERE, Curves(found.points), conditions, ran.steps)
-    return steady(paper.play(ran.candidate, ran.jobs, ran.in_flight).played.records, ran.in_flight)
+def simulated(points: Sequence[Point], conditions: Conditions, ran: Trial) -> Simulated:
+    """What the simulator makes of a run."""
+    paper = Foretelling(CONFIG, CARD, HERE, Curves(points), conditions, ran.steps)
+    return paper.play(ran.candidate, ran.jobs, ran.in_flight)
 
 
 def report(rounds: list[Round]) -> None:
     """Print the ratios, simulated over real: the median of all rounds, and the extremes."""
+    # What stages take alone is the quickest of all rounds, as the tuner keeps it; the calibration is each round's own.
+    points = profile.quickest(point for found in rounds for point in found.points)
     rates: dict[str, list[float]] = {}
     tails: dict[str, list[float]] = {}
     for found in rounds:
-        conditions = calibrate(
-            [found.fitted], lambda ran, at, found=found: simulated(found, at, ran).images_per_s, UNMEASURED
-        )
-        print(f"calibrated: {conditions.message_s * 1e6:.0f} us a message, interference {conditions.interference:.0%}")
+        conditions = calibrate([found.fitted], lambda ran, at: simulated(points, at, ran), UNMEASURED)
+        print(f"calibrated: {conditions}")
         for ran in (found.fitted, *found.compared):
-            paper = simulated(found, conditions, ran)
+            paper = steady(simulated(points, conditions, ran).played.records, ran.in_flight)
             name = ran.candidate.name + (" (fitted to)" if ran is found.fitted else "")
             rates.setdefault(name, []).append(paper.images_per_s / ran.score.images_per_s)
             tails.setdefault(name, []).append(paper.p95_s / ran.score.p95_s)

@@ -25,9 +25,9 @@ from orchestrator.tuning.curves import Curves
 from orchestrator.tuning.foretell import Foretelling
 from orchestrator.tuning.load import jobs_for
 from orchestrator.tuning.machine import Topology
-from orchestrator.tuning.score import Score, fill, steady
+from orchestrator.tuning.score import Score, fill
 from orchestrator.tuning.search import best_of, search, typical_rate
-from orchestrator.tuning.simulate import UNMEASURED, Conditions
+from orchestrator.tuning.simulate import UNMEASURED, Conditions, Simulated
 from orchestrator.tuning.space import Candidate
 from orchestrator.tuning.trial import Trial
 from orchestrator.tuning.tuner import as_it_is
@@ -51,20 +51,15 @@ class Ground:
         self.curves = Curves(points)
         self.usual = as_it_is(self.config, self.card, self.topology)
         """What is served without a configuration: the only one that the simulator is calibrated by."""
-        self.conditions = calibrate([ran for ran in trials if ran.candidate == self.usual], self.rate, UNMEASURED)
+        self.conditions = calibrate([ran for ran in trials if ran.candidate == self.usual], self.simulated, UNMEASURED)
 
     def paper(self, conditions: Conditions) -> Foretelling:
         """The simulator under these conditions."""
         return Foretelling(self.config, self.card, self.topology, self.curves, conditions, self.steps)
 
-    def simulated(self, ran: Trial, conditions: Conditions) -> Score:
-        """What the simulator says of a run."""
-        played = self.paper(conditions).play(ran.candidate, ran.jobs, ran.in_flight).played
-        return steady(played.records, ran.in_flight)
-
-    def rate(self, ran: Trial, conditions: Conditions) -> float:
-        """Images a second of it."""
-        return self.simulated(ran, conditions).images_per_s
+    def simulated(self, ran: Trial, conditions: Conditions) -> Simulated:
+        """What the simulator makes of a run."""
+        return self.paper(conditions).play(ran.candidate, ran.jobs, ran.in_flight)
 
 
 def read(path: Path) -> list[Trial]:

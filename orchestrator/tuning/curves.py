@@ -9,7 +9,7 @@ The law, for a forward of r rows in one of S streams that share p threads::
 No term is negative. Terms that do not make the fit better are left out, so few measurements give a short law.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import combinations
 from math import exp, log, sqrt
 from statistics import median
@@ -141,6 +141,20 @@ class Curves:
             seconds *= by_law / law.seconds(threads, streams, nearest, self.bandwidth)
         deviation = _between(nearest, known, [_deviation(measured[each]) for each in known])
         return Cost(seconds, min(busy, threads / streams), deviation)
+
+
+class Paced:
+    """Curves of a time at which everything takes longer, or less long, than when it was measured."""
+
+    def __init__(self, curves: Curves, pace: Mapping[Kind, float]) -> None:
+        """`pace` is what a unit of work takes now, as a multiple of what was measured; 1 where nothing is said."""
+        self._curves = curves
+        self._pace = pace
+
+    def cost(self, kind: Kind, threads: int, streams: int = 1, rows: int = 1) -> Cost:
+        """As Curves.cost."""
+        found = self._curves.cost(kind, threads, streams, rows)
+        return found._replace(seconds=found.seconds * self._pace.get(kind, 1.0))
 
 
 def _deviation(point: Point) -> float:

@@ -15,9 +15,9 @@ from orchestrator.tuning.curves import Curves
 from orchestrator.tuning.foretell import Foretelling, best_on_paper
 from orchestrator.tuning.load import jobs_for
 from orchestrator.tuning.machine import Topology
-from orchestrator.tuning.score import Score, fill, steady
+from orchestrator.tuning.score import Score, fill
 from orchestrator.tuning.search import Found, search
-from orchestrator.tuning.simulate import UNMEASURED, Conditions
+from orchestrator.tuning.simulate import UNMEASURED, Conditions, Simulated
 from orchestrator.tuning.space import Candidate
 from orchestrator.tuning.trial import Logbook, Trial
 from stages.core import cores
@@ -157,10 +157,14 @@ class Tuner:
             # Without one point of each kind nothing can be told, so that much is measured whatever it takes.
             deadline = until if ask.kind in seen else float("inf")
             self._show.doing(_described(ask))
+            rows: set[int] = set()
             for point in profile.measure(ask, task.config, task.card, task.topology, deadline, self._show.tick):
+                again = point.rows in rows
+                rows.add(point.rows)
                 self._memory.add(point)
                 seen.add(ask.kind)
-                self._show.done(f"{_described(ask)}: {in_words(point)}")
+                if not again:
+                    self._show.done(f"{_described(ask)}: {in_words(point)}")
                 if self._clock() > until or not _room(point, task.topology.machine.memory_available):
                     break
         return Curves(self._memory.points())
@@ -178,10 +182,9 @@ class Tuner:
             else:
                 self._show.done()
 
-        def predict(ran: Trial, conditions: Conditions) -> float:
+        def predict(ran: Trial, conditions: Conditions) -> Simulated:
             at = Foretelling(task.config, task.card, task.topology, curves, conditions, task.steps)
-            played = at.play(ran.candidate, ran.jobs, ran.in_flight).played
-            return steady(played.records, ran.in_flight).images_per_s
+            return at.play(ran.candidate, ran.jobs, ran.in_flight)
 
         return calibrate(self._known(set(first)), predict, UNMEASURED)
 

@@ -1,15 +1,19 @@
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from orchestrator.tuning import plot, report
 from orchestrator.tuning.calibrate import calibrate
+from orchestrator.tuning.foretell import Foretelling
 from orchestrator.tuning.paper import Machine, compare
-from orchestrator.tuning.score import Score
-from orchestrator.tuning.simulate import Conditions
+from orchestrator.tuning.score import steady
+from orchestrator.tuning.simulate import UNMEASURED, Conditions, Simulated
 from orchestrator.tuning.trial import Trial
+from stages.core.config import Config
 from stages.core.errors import ConfigError
-from tests.unit.outcomes import CONDITIONS, PAPER, PROFILE, outcome, trial
+from tests.unit.cards import CARD
+from tests.unit.outcomes import CONDITIONS, PAPER, PROFILE, outcome
 
 
 def test_the_report_names_what_was_chosen_what_limits_it_and_what_cores_would_buy() -> None:
@@ -42,22 +46,36 @@ def test_a_search_that_its_budget_ended_says_so() -> None:
     assert "ended by its budget" in report.text(outcome(complete=False), PROFILE)
 
 
-def test_interference_and_the_time_of_messages_are_learned_from_runs() -> None:
-    def predict(ran: Trial, conditions: Conditions) -> float:
-        return 10.0 / (1 + conditions.interference / 2) - 100 * conditions.message_s
+def predict(ran: Trial, conditions: Conditions) -> Simulated:
+    paper = Foretelling(Config(), CARD, PAPER.topology, PAPER.curves, conditions, steps=10)
+    return paper.play(ran.candidate, ran.jobs, ran.in_flight)
 
+
+def test_what_was_simulated_is_found_again_by_calibrating() -> None:
+    """A run that went exactly as the simulator says under some conditions teaches it these conditions."""
     usual = next(ran for ran in outcome().trials if ran.candidate.share == "timeslice")
-    real = trial(usual.candidate, Score(9.0, 0.1, 0.1, 0.1))
-    found = calibrate([real], predict, Conditions())
-    assert found.message_s == pytest.approx(0.1 * 0.97 * 4.0 / 400)
-    assert predict(real, found) == pytest.approx(9.0, rel=0.01)
+    hidden = Conditions(0.0008, 0.0001, 0.2, unet=1.3, vae=0.8)
+    paper = predict(usual, hidden)
+    span_s = paper.played.span_s
+    messages = 200
+    real = msgspec.structs.replace(
+        usual,
+        score=steady(paper.played.records, usual.in_flight),
+        seconds=span_s,
+        messages=messages,
+        cores_used=paper.cores_used | {"hub": messages * 0.0008 / span_s, "load": 0.0},
+    )
+    found = calibrate([real], predict, UNMEASURED)
+    assert found.message_s == pytest.approx(hidden.message_s)
+    assert (found.unet, found.vae) == (pytest.approx(1.3, rel=0.15), pytest.approx(0.8, rel=0.15))
+    again = steady(predict(usual, found).played.records, usual.in_flight)
+    assert again.images_per_s == pytest.approx(real.score.images_per_s, rel=0.03)
 
 
 def test_runs_in_turns_say_nothing_about_competing() -> None:
     turns = next(ran for ran in outcome().trials if ran.candidate.share == "turns")
-    found = calibrate([turns], lambda ran, conditions: 1e9, Conditions())
-    assert found.interference == Conditions().interference
-    assert calibrate([], lambda ran, conditions: 1.0, CONDITIONS) == CONDITIONS
+    assert calibrate([turns], predict, UNMEASURED).interference == UNMEASURED.interference
+    assert calibrate([], predict, CONDITIONS) == CONDITIONS
 
 
 def test_the_pictures_are_drawn(tmp_path: Path) -> None:
