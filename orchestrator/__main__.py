@@ -20,6 +20,8 @@ COMMANDS = {
     "bench": "measure throughput, latency, memory, and what limits them",
     "trace": "write what a running pipeline did in the last seconds, for ui.perfetto.dev",
     "check": "say whether and how a configuration runs on this machine",
+    "tune": "find the fastest configuration that keeps a latency, by measuring",
+    "plan": "compare layouts for a machine that is not here, by simulation",
     "models": "list the models here, look into one, or get one from the hub",
 }
 """The subcommands; each is the module of that name in orchestrator.cli, imported only when it is asked for."""

@@ -1,7 +1,6 @@
 """A stage process: `python -m stages SPEC`, the spec as JSON. The orchestrator starts it; a person can, too."""
 
 import ctypes
-import importlib
 import os
 import signal
 import sys
@@ -15,11 +14,11 @@ from stages.core import cores
 from stages.core.arena import Layout, View
 from stages.core.board import Beacon, Doing
 from stages.core.config import StageSpec
-from stages.core.errors import ConfigError, StartFailed, TriptychError
+from stages.core.errors import StartFailed, TriptychError
 from stages.core.link import StageLink
 from stages.core.region import Region
 from stages.core.wire import Hello, Loaded, LoadFailed
-from stages.stage import Stage
+from stages.implementation import implementation
 
 _PR_SET_PDEATHSIG = 1
 
@@ -39,7 +38,7 @@ def main() -> int:
     beacon.beat(Doing.LOADING)
     began = time.monotonic()
     try:
-        stage = _implementation(spec)(spec, View(spec.arena_fd, Layout(spec.pools), spec.number), beacon)
+        stage = implementation(spec)(spec, View(spec.arena_fd, Layout(spec.pools), spec.number), beacon)
         stage.load()
         seen = cores.read_back(os.getpid())
         if seen != cores.parse(spec.cores):
@@ -64,23 +63,6 @@ def _die_with(parent: int) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before the call above
         sys.exit(0)
-
-
-def _implementation(spec: StageSpec) -> type[Stage]:
-    """The class that `module:Class` names. Raises ConfigError."""
-    key = f"stage.{spec.kind}.implementation"
-    module, _, attribute = spec.implementation.partition(":")
-    if not all(word.isidentifier() for word in (*module.split("."), attribute)):
-        raise ConfigError(f"{key}: {spec.implementation!r} is no name of a class; write it like package.module:Class")
-    try:
-        found = getattr(importlib.import_module(module), attribute, None)
-    except ModuleNotFoundError as error:
-        if not f"{module}.".startswith(f"{error.name}."):  # it is there, but not what it imports in its turn
-            raise
-        raise ConfigError(f"{key}: {spec.implementation!r} cannot be imported: {error}") from error
-    if not (isinstance(found, type) and issubclass(found, Stage)):
-        raise ConfigError(f"{key}: {spec.implementation!r} is no stages.stage.Stage")
-    return found
 
 
 if __name__ == "__main__":

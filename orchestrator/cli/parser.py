@@ -67,6 +67,14 @@ def finite(value: str) -> float:
     return number
 
 
+def positive(value: str) -> float:
+    """A number above 0."""
+    number = finite(value)
+    if number <= 0:
+        raise argparse.ArgumentTypeError(f"{value} is not above 0")
+    return number
+
+
 def seconds(value: str) -> float:
     """A time of up to a day."""
     number = finite(value)

@@ -1,0 +1,150 @@
+"""The tuner beside exhaustive search: which share of the best throughput does it find, in how many trials?
+
+    python -m benchmarks.tuner --trials FILE.json --collect MINUTES [--steps N]     run configurations, as long as told
+    python -m benchmarks.tuner --trials FILE.json --cap SECONDS [--steps N]         compare
+
+Collecting runs every configuration that the tuner chooses from, for real, round by round, and keeps what came of each
+in the file: it may be called again and again, and goes on where it was. Stages alone must have been measured before
+(`triptych tune` does; its figures are used). Comparing plays the tuner's search against what was collected: every run
+it asks for is drawn from those of that configuration, many times over, with the seed of its number. What it chooses
+counts by the median of all runs of that configuration, beside the best such median.
+"""
+
+import argparse
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+
+import msgspec
+
+from orchestrator.tuning import profile, space, trial
+from orchestrator.tuning.calibrate import calibrate
+from orchestrator.tuning.curves import Curves
+from orchestrator.tuning.foretell import Foretelling
+from orchestrator.tuning.load import jobs_for
+from orchestrator.tuning.machine import Topology
+from orchestrator.tuning.score import Score, fill
+from orchestrator.tuning.search import best_of, search, typical_rate
+from orchestrator.tuning.simulate import UNMEASURED, Conditions, Simulated
+from orchestrator.tuning.space import Candidate
+from orchestrator.tuning.trial import Trial
+from orchestrator.tuning.tuner import as_it_is
+from orchestrator.weights import card
+from stages.core import config
+
+_STEADY_S = 3.0
+_REPLAYS = 200
+
+
+class Ground:
+    """The embedded model on this machine, as it was measured, and the simulator calibrated by one configuration."""
+
+    def __init__(self, steps: int, trials: list[Trial]) -> None:
+        self.config = config.load(None)
+        self.card = card(self.config)
+        self.topology = Topology.here()
+        self.steps = steps
+        self.trials = trials
+        points = profile.Memory(profile.facts(self.config, self.card)).points()
+        self.curves = Curves(points)
+        self.usual = as_it_is(self.config, self.card, self.topology)
+        """What is served without a configuration: the only one that the simulator is calibrated by."""
+        self.conditions = calibrate([ran for ran in trials if ran.candidate == self.usual], self.simulated, UNMEASURED)
+
+    def paper(self, conditions: Conditions) -> Foretelling:
+        """The simulator under these conditions."""
+        return Foretelling(self.config, self.card, self.topology, self.curves, conditions, self.steps)
+
+    def simulated(self, ran: Trial, conditions: Conditions) -> Simulated:
+        """What the simulator makes of a run."""
+        return self.paper(conditions).play(ran.candidate, ran.jobs, ran.in_flight)
+
+
+def read(path: Path) -> list[Trial]:
+    """The runs that were collected."""
+    return msgspec.json.decode(path.read_bytes(), type=list[Trial]) if path.exists() else []
+
+
+def collect(path: Path, steps: int, minutes: float) -> None:
+    """Run those that were run least, until the time is up."""
+    end = time.monotonic() + minutes * 60
+    trials = read(path)
+    ground = Ground(steps, trials)
+    every = list(dict.fromkeys([ground.usual, *space.candidates(ground.topology, ground.card)]))
+    paper = ground.paper(ground.conditions)
+    for candidate in _least_run(every, trials):
+        out = fill(paper.plan(candidate))
+        jobs = jobs_for(out, paper.bound(candidate), _STEADY_S)
+        if time.monotonic() + 6 + 1.5 * (jobs + out) / paper.bound(candidate) > end:
+            break
+        ran = trial.run(None, [], candidate, out, jobs, steps)
+        trials.append(ran)
+        path.write_bytes(msgspec.json.encode(trials))
+        print(f"{candidate.name}: {ran.score.images_per_s:.2f} images/s, p95 {ran.score.p95_s:.2f} s", flush=True)
+    print(f"{len(trials)} runs of {len({ran.candidate for ran in trials})} configurations; there are {len(every)}")
+
+
+def _least_run(every: list[Candidate], trials: list[Trial]) -> Iterator[Candidate]:
+    """Always the one with the fewest runs; each round in another order, so that no drift favours one."""
+    while True:
+        counts = {each: sum(ran.candidate == each for ran in trials) for each in every}
+        least = min(counts.values())
+        due = [each for each in every if counts[each] == least]
+        random.Random(f"{least} {len(due)}").shuffle(due)
+        yield due[0]
+
+
+def compare(ground: Ground, cap_s: float, trials: int) -> None:
+    """Print the share of the best that the tuner finds, over many replays."""
+    runs: dict[Candidate, list[Score]] = {}
+    for ran in ground.trials:
+        runs.setdefault(ran.candidate, []).append(ran.score)
+    best = best_of(runs, cap_s)
+    if best is None:
+        raise SystemExit(f"no configuration keeps p99 within {cap_s:g} s")
+    paper = ground.paper(ground.conditions)
+    foretold = paper.scores(runs)
+    shares, counts, over = [], [], 0
+    for number in range(_REPLAYS):
+        dice = random.Random(number)
+        first = {ground.usual: [dice.choice(runs[ground.usual])]}
+        found = search(foretold, lambda candidate, dice=dice: dice.choice(runs[candidate]), cap_s, trials, first)
+        counts.append(sum(map(len, found.scores.values())))
+        if found.best is None:
+            shares.append(0.0)
+            continue
+        over += best_of({found.best: runs[found.best]}, cap_s) is None
+        shares.append(typical_rate(runs[found.best]) / typical_rate(runs[best]))
+    shares.sort()
+    print(f"{len(runs)} configurations, {len(ground.trials)} runs, cap {cap_s:g} s, {ground.steps} steps")
+    print(f"best of all: {best.name}, {typical_rate(runs[best]):.3g} images/s (median of {len(runs[best])})")
+    print(f"as it comes: {ground.usual.name}, {typical_rate(runs[ground.usual]):.3g} images/s")
+    print(
+        f"tuner, {_REPLAYS} replays: {median(shares):.1%} of the best (mean {sum(shares) / len(shares):.1%}, "
+        f"10th percentile {shares[_REPLAYS // 10]:.1%}, worst {shares[0]:.1%}) in {median(counts):g} trials; "
+        f"{sum(share >= 0.98 for share in shares) / _REPLAYS:.0%} of the replays reach 98 %, {over} chose one over the "
+        "cap"
+    )
+
+
+def main() -> None:
+    """Collect, or compare."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.tuner", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--trials", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--collect", type=float, metavar="MINUTES")
+    parser.add_argument("--cap", type=float, default=float("inf"))
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--most", type=int, default=12, help="trials of the tuner")
+    args = parser.parse_args()
+    if args.collect:
+        collect(args.trials, args.steps, args.collect)
+    else:
+        compare(Ground(args.steps, read(args.trials)), args.cap, args.most)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,204 @@
+"""Measure every stage alone, one child process for each number of threads and streams; remember what was measured."""
+
+import os
+import selectors
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+
+from orchestrator.child import environment
+from orchestrator.plan import Plan, plan
+from orchestrator.tuning.machine import Topology
+from orchestrator.tuning.simulate import Conditions
+from orchestrator.tuning.space import MOST_ROWS, MOST_STREAMS, Candidate, Placement, doubling
+from stages.core import cores, figures
+from stages.core.config import Config
+from stages.core.errors import ConfigError, StartFailed
+from stages.core.model import ModelCard, ir
+from stages.core.point import Point
+from stages.core.wire import Kind
+
+_TICK_S = 0.2
+
+
+class Ask(msgspec.Struct, frozen=True):
+    """What one child is to measure."""
+
+    kind: Kind
+    threads: int
+    streams: int
+    rows: tuple[int, ...]
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """What measurements hold for."""
+
+    cpu: str
+    openvino: str
+    model: str
+    weights: tuple[tuple[str, int, int], ...]
+    precision: str
+    size: tuple[int, int]
+    steps: int
+    rows_of_a_job: int
+
+
+class Profile(msgspec.Struct, frozen=True):
+    """All that was measured of a model on a machine; the file that `triptych plan` reads."""
+
+    facts: Facts
+    card: ModelCard
+    cores: str
+    points: tuple[Point, ...]
+    conditions: Conditions
+    """As the run that measured them had calibrated the simulator."""
+
+    def encode(self) -> bytes:
+        """As JSON for a file."""
+        return msgspec.json.format(msgspec.json.encode(self, enc_hook=str)) + b"\n"
+
+    @classmethod
+    def read(cls, path: Path) -> "Profile":
+        """From a file. Raises ConfigError."""
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=cls, dec_hook=lambda kind, value: kind(value))
+        except OSError as error:
+            raise ConfigError(f"{path}: {error.strerror}; `triptych tune` writes such a file") from error
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise ConfigError(f"{path}: no profile that `triptych tune` wrote: {error}") from error
+
+
+def facts(config: Config, card: ModelCard) -> Facts:
+    """Of this machine and this model."""
+    planned_size = config.model.sizes[0].split("x") if config.model.sizes else card.native
+    width, height = (int(side) for side in planned_size)
+    return Facts(
+        cpu=figures.cpu(),
+        openvino=version("openvino"),
+        model=card.name,
+        weights=tuple(figures.weights(ir(card.path, part)) for part in card.parts),
+        precision=config.model.precision,
+        size=(width, height),
+        steps=card.steps,
+        rows_of_a_job=card.rows(card.guidance_scale),
+    )
+
+
+def asks(topology: Topology, card: ModelCard) -> list[Ask]:
+    """What to measure, most telling first: all threads in one stream and in several, then fewer threads."""
+    granted = topology.granted
+    per_job = card.rows(card.guidance_scale)
+    rows = tuple(doubling(per_job, MOST_ROWS))
+    ladder = sorted({granted, *doubling(1, granted), *(len(node) for node in topology.nodes)}, reverse=True)
+    ladder = [threads for threads in ladder if threads <= granted]
+    wanted = [Ask("unet", granted, streams, rows) for streams in doubling(1, min(granted, MOST_STREAMS))]
+    wanted = [ask for ask in wanted if ask.threads % ask.streams == 0]
+    for threads in ladder:
+        wanted += [Ask("vae", threads, 1, (1,)), Ask("text", threads, 1, (1,))]
+    wanted += [Ask("unet", threads, 1, rows) for threads in ladder if threads < granted]
+    return wanted
+
+
+def missing(wanted: Iterable[Ask], points: Iterable[Point]) -> list[Ask]:
+    """What of `wanted` has not been measured."""
+    known = {(point.kind, point.threads, point.streams, point.rows) for point in points}
+    left = []
+    for ask in wanted:
+        rows = tuple(r for r in ask.rows if (ask.kind, ask.threads, ask.streams, r) not in known)
+        if rows:
+            left.append(msgspec.structs.replace(ask, rows=rows))
+    return left
+
+
+def measure(
+    ask: Ask, config: Config, card: ModelCard, topology: Topology, until: float, tick: Callable[[], None]
+) -> Iterator[Point]:
+    """The points that are measured until the monotonic clock says `until`. Raises StartFailed for a stage that cannot
+    be loaded.
+
+    `tick` is called several times a second.
+    """
+    spec = next(spec for spec in _plan(ask, config, card, topology).stages if spec.kind == ask.kind)
+    command = [sys.executable, "-m", "stages.profile", msgspec.json.encode(spec).decode(), *map(str, ask.rows)]
+    with _child(command) as child:
+        assert child.stdout is not None
+        assert child.stderr is not None
+        buffer, complaint = b"", b""
+        with selectors.DefaultSelector() as selector:
+            selector.register(child.stdout, selectors.EVENT_READ)
+            selector.register(child.stderr, selectors.EVENT_READ)
+            while selector.get_map():
+                if time.monotonic() >= until:
+                    return
+                tick()
+                for key, _ in selector.select(_TICK_S):
+                    data = os.read(key.fd, 1 << 16)
+                    if not data:
+                        selector.unregister(key.fileobj)
+                    elif key.fileobj is child.stderr:
+                        complaint += data
+                    else:
+                        *lines, buffer = (buffer + data).split(b"\n")
+                        yield from (msgspec.json.decode(line, type=Point) for line in lines)
+        if child.wait() != 0:
+            why = complaint.decode(errors="replace").strip().splitlines() or ["it ended without a word"]
+            raise StartFailed(f"{ask.kind} with {ask.threads} threads could not be measured: {why[-1]}")
+
+
+@contextmanager
+def _child(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """In a session of its own, so that Ctrl-C is ours to handle."""
+    child = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        env=environment(),
+    )
+    with child:
+        try:
+            yield child
+        finally:
+            child.kill()
+
+
+def _plan(ask: Ask, config: Config, card: ModelCard, topology: Topology) -> Plan:
+    """The plan of a pipeline in which the stage is what it is to be measured as."""
+    these = cores.render(topology.cores[: ask.threads])
+    own = Placement(these, ask.threads, 1, ask.streams, max(2, *ask.rows))
+    other = Placement(these, 1)
+    placed: dict[Kind, Placement] = {"text": other, "unet": other, "vae": other, ask.kind: own}
+    return plan(Candidate("timeslice", **placed).apply(config), card, topology.machine)
+
+
+def quickest(points: Iterable[Point]) -> tuple[Point, ...]:
+    """The quickest measurement of each kind of work."""
+    found: dict[tuple[Kind, int, int, int], Point] = {}
+    for point in points:
+        which = (point.kind, point.threads, point.streams, point.rows)
+        if which not in found or point.seconds < found[which].seconds:
+            found[which] = point
+    return tuple(found.values())
+
+
+class Memory:
+    """What was measured, kept in the user's cache folder: a run that was broken off goes on where it was."""
+
+    def __init__(self, known: Facts, store: figures.Figures | None = None) -> None:
+        self._store = store or figures.Figures("profile")
+        self._facts = known
+
+    def points(self) -> tuple[Point, ...]:
+        """All that were remembered."""
+        return self._store.read(self._facts, tuple[Point, ...]) or ()
+
+    def add(self, point: Point) -> None:
+        """Remember one more. Of several of the same kind the quickest is kept: others were disturbed."""
+        self._store.write(self._facts, quickest((*self.points(), point)))

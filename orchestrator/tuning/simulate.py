@@ -1,0 +1,228 @@
+"""A pipeline on paper: the router, the leases and the plan are the real ones; processes and time are not. Pure.
+
+The processes are twins (orchestrator.tuning.twin) that take as long as the curves say, on cores that they share
+(orchestrator.tuning.sharing). The hub is one more process: it takes time for every message, wherever there is room.
+The same arguments give the same outcome.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from orchestrator import lease, router
+from orchestrator.bench.drive import Played, Record
+from orchestrator.bench.workload import Arrival
+from orchestrator.lease import Leases
+from orchestrator.plan import Machine, Plan
+from orchestrator.router import Router
+from orchestrator.tuning.clockwork import Clockwork
+from orchestrator.tuning.curves import Curves, Paced
+from orchestrator.tuning.sharing import Sharing, Work
+from orchestrator.tuning.twin import OneByOneTwin, Twin, UnetTwin
+from stages.core import cores, wire
+from stages.core.arena import Arena, Layout, PoolSpec, View
+
+HUB = "hub"
+_CLIENT = b"load"
+_SLOT_BYTES = 64
+"""Simulated tensors hold nothing; only the state words of their slots count."""
+
+
+class Conditions(msgspec.Struct, frozen=True):
+    """What curves of single stages do not tell; learned from real runs (orchestrator.tuning.calibrate)."""
+
+    message_s: float = 0.0004
+    """CPU seconds for one message at the hub, and for what it tells the client."""
+    wire_s: float = 0.0001
+    """From one process sending a message to another one reading it, both idle."""
+    interference: float = 0.1
+    """What competing for cores costs beyond the fair part of them, as a share of the time."""
+    unet: float = 1.0
+    """CPU time of a forward among the other stages, as a multiple of what it is alone."""
+    vae: float = 1.0
+    """The same of a decoding."""
+
+
+UNMEASURED = Conditions()
+"""Before anything has run."""
+
+
+@dataclass
+class Simulated:
+    """What came of it; the records are those that a real load gives."""
+
+    played: Played
+    busy: dict[str, float]
+    """Share of the time in which each process had work, by name; the hub's too."""
+    cores_used: dict[str, float]
+    """Cores that each process used on average."""
+
+
+def simulate(
+    plan: Plan,
+    machine: Machine,
+    curves: Curves,
+    arrivals: Sequence[Arrival],
+    in_flight: int | None = None,
+    conditions: Conditions = UNMEASURED,
+) -> Simulated:
+    """Play a load to its end, as orchestrator.bench.drive.play does with a real pipeline."""
+    pools = tuple(PoolSpec(pool.name, pool.count, _SLOT_BYTES) for pool in plan.pools)
+    arena = Arena(Layout(pools))
+    try:
+        return _Simulation(plan, machine, curves, arena, arrivals, in_flight, conditions).play()
+    finally:
+        arena.close()
+
+
+class _Simulation:
+    """The hub, its client, and the wires between all processes."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        machine: Machine,
+        curves: Curves,
+        arena: Arena,
+        arrivals: Sequence[Arrival],
+        in_flight: int | None,
+        conditions: Conditions,
+    ) -> None:
+        paced = Paced(curves, {"unet": conditions.unet, "vae": conditions.vae})
+        core_sets = {cores.parse(spec.cores) for spec in plan.stages}
+        self._clock = Clockwork(Sharing(core_sets, machine.quota, conditions.interference))
+        self._conditions = conditions
+        self._router = Router(plan, arena, queue_limit=len(arrivals))
+        turns = {spec.name: spec.cores for spec in plan.stages if spec.takes_turns}
+        self._leases = Leases({spec.name: spec.kind for spec in plan.stages}, turns)
+        self._twins: dict[str, Twin] = {}
+        self._views: list[View] = []
+        for spec in plan.stages:
+            view = View(os.dup(arena.region.fd), arena.layout, spec.number)
+            kind = UnetTwin if spec.kind == "unet" else OneByOneTwin
+            self._twins[spec.name] = kind(spec, plan.card, view, paced, self._clock, self._said)
+            self._views.append(view)
+        self._inbox: deque[tuple[int, Callable[[], None]]] = deque()
+        self._hub_busy = False
+        self._waiting = deque(arrivals)
+        self._in_flight = in_flight
+        self._free_s = 0.0
+        self._out: dict[str, Record] = {}
+        self._records: list[Record] = []
+
+    def play(self) -> Simulated:
+        """To the end."""
+        try:
+            for number, name in enumerate(self._twins):
+                self._perform(self._router.serving(name, number + 1, self._clock.now_ns))
+            for arrival in self._waiting:
+                if arrival.at_s is not None:
+                    self._clock.after(arrival.at_s, self._send_due)
+            self._send_due()
+            self._clock.run()
+        finally:
+            for view in self._views:
+                view.close()
+        assert not self._out, "a simulated prompt was lost"
+        span_s = max((record.done_s or 0.0 for record in self._records), default=0.0)
+        sharing = self._clock.sharing
+        return Simulated(
+            Played(self._records, 0.0, span_s),
+            {name: seconds / span_s for name, seconds in sharing.busy_s.items()},
+            {name: seconds / span_s for name, seconds in sharing.core_s.items()},
+        )
+
+    # The client.
+
+    def _send_due(self) -> None:
+        while self._waiting and self._is_due(self._waiting[0]):
+            arrival = self._waiting.popleft()
+            due_s = self._free_s if arrival.at_s is None else arrival.at_s
+            record = self._out[arrival.submit.id] = Record(arrival.kind, due_s, self._clock.now)
+            self._records.append(record)
+            self._to_hub(1, lambda submit=arrival.submit: self._submit(submit))  # type: ignore[misc]
+
+    def _is_due(self, arrival: Arrival) -> bool:
+        if arrival.at_s is not None:
+            return arrival.at_s <= self._clock.now + 1e-9
+        return self._in_flight is None or len(self._out) < self._in_flight
+
+    def _told(self, message: wire.HubMessage) -> None:
+        now = self._clock.now
+        match message:
+            case wire.Accepted(id=id):
+                self._out[id].accepted_s = now
+            case wire.Image(id=id, timings=timings):
+                record = self._out[id]
+                record.timings.append(timings)
+                record.first_image_s = now if record.first_image_s is None else record.first_image_s
+            case wire.Done(id=id) | wire.Failed(id=id):
+                record = self._out.pop(id)
+                record.done_s, self._free_s = now, now
+                if isinstance(message, wire.Failed):
+                    record.code, record.message = message.code, message.message
+                self._send_due()
+            case _:
+                pass
+
+    # The hub: messages wait for each other, each takes its time.
+
+    def _to_hub(self, messages: int, handle: Callable[[], None]) -> None:
+        def arrive() -> None:
+            self._inbox.append((messages, handle))
+            if not self._hub_busy:
+                self._attend()
+
+        self._clock.after(self._conditions.wire_s, arrive)
+
+    def _attend(self) -> None:
+        self._hub_busy = True
+        messages, handle = self._inbox.popleft()
+
+        def done() -> None:
+            handle()
+            self._hub_busy = False
+            if self._inbox:
+                self._attend()
+
+        self._clock.begin(Work(HUB, None, messages * self._conditions.message_s, 1.0, done))
+
+    def _said(self, twin: Twin, messages: list[wire.FromStage]) -> None:
+        self._to_hub(len(messages), lambda: self._hear(twin.spec.name, messages))
+
+    def _hear(self, stage: str, messages: list[wire.FromStage]) -> None:
+        for message in messages:
+            match message:
+                case wire.Took() | wire.Stepped() | wire.Put():
+                    self._perform(self._router.report(stage, message, self._clock.now_ns))
+                case wire.Yielded():
+                    self._lease(self._leases.yielded(stage, more=self._router.has_work(stage)))
+                case _:
+                    pass
+
+    def _submit(self, submit: wire.Submit) -> None:
+        self._perform(self._router.submit(_CLIENT, submit, 0, self._clock.now_ns))
+
+    def _perform(self, actions: list[router.Action]) -> None:
+        for action in actions:
+            match action:
+                case router.ToStage(stage, message):
+                    self._to_stage(stage, message)
+                    if isinstance(message, wire.Run):
+                        self._lease(self._leases.wants(stage))
+                case router.ToClient(_, answer, _):
+                    if isinstance(answer, wire.Accepted | wire.Image | wire.Done | wire.Failed):
+                        self._clock.after(
+                            self._conditions.wire_s,
+                            lambda answer=answer: self._told(answer),  # type: ignore[misc]
+                        )
+
+    def _lease(self, actions: list[lease.Action]) -> None:
+        for action in actions:
+            self._to_stage(action.stage, wire.Grant() if isinstance(action, lease.Grant) else wire.AskBack())
+
+    def _to_stage(self, stage: str, message: wire.ToStage) -> None:
+        self._clock.after(self._conditions.wire_s, lambda: self._twins[stage].hear(message))

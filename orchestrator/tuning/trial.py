@@ -1,0 +1,146 @@
+"""Run a candidate for real: a pipeline of its own, warmed up, under the load that the simulator plays, too."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import psutil
+
+from orchestrator import bottleneck
+from orchestrator.bench.drive import Played, play
+from orchestrator.client import Client, Event
+from orchestrator.launch import Pipeline, private_pipeline
+from orchestrator.tuning.load import load, warm_up
+from orchestrator.tuning.score import Score, steady
+from orchestrator.tuning.simulate import HUB
+from orchestrator.tuning.space import Candidate
+from stages.core import figures, wire
+from stages.core.errors import NoAnswer, StartFailed
+
+_TICK_S = 0.2
+
+LOAD = "load"
+"""The client that plays the load: it needs cores, too."""
+
+
+class Trial(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of one run."""
+
+    candidate: Candidate
+    score: Score
+    in_flight: int
+    jobs: int
+    steps: int
+    seconds: float
+    """From the first prompt that counted to the last picture."""
+    cores_used: dict[str, float]
+    """CPU seconds a second of every stage process, by name, of the hub, and of the client (LOAD)."""
+    messages: int
+    """That the client heard from the hub."""
+    pss_bytes: int
+    """Of all stage processes together, afterwards."""
+    bottleneck: wire.Bottleneck = wire.Bottleneck(limits=None, why="", change="")
+
+
+class _Line:
+    """A client whose silence is filled with ticks, and which notices the end of our pipeline."""
+
+    def __init__(self, client: Client, pipeline: Pipeline, tick: Callable[[], None]) -> None:
+        self._client = client
+        self._pipeline = pipeline
+        self._tick = tick
+        self.messages = 0
+
+    def send(self, message: wire.ClientMessage) -> None:
+        self._client.send(message)
+
+    def receive(self, timeout_s: float, /) -> Event | None:
+        event = self._client.receive(min(timeout_s, _TICK_S))
+        self._tick()
+        if event is None:
+            self._pipeline.poll()
+        else:
+            self.messages += 1
+        return event
+
+
+def run(
+    config: Path | None,
+    overrides: list[str],
+    candidate: Candidate,
+    in_flight: int,
+    jobs: int,
+    steps: int,
+    tick: Callable[[], None] = lambda: None,
+    load_s: float = 600.0,
+) -> Trial:
+    """Start it, warm it up, play `jobs` prompts of `steps` steps with `in_flight` of them out, stop it.
+
+    `tick` is called several times a second. Raises what ends the pipeline, and StageFault if a prompt fails.
+    """
+    keys = [*overrides, *candidate.overrides(), f"pipeline.queue_limit={max(64, jobs)}"]
+    with private_pipeline(config, keys) as pipeline, Client(pipeline.address, 60.0) as client:
+        line = _Line(client, pipeline, tick)
+        _serving(client, pipeline, tick, load_s)
+        warm = play(line, warm_up(in_flight, steps), in_flight)
+        steady(warm.records, None)  # a prompt that fails is better known now
+        me = psutil.Process()
+        before, cpu = client.status(60.0), _cpu_s(me)
+        line.messages = 0
+        began = time.monotonic()
+        played: Played = play(line, load(jobs, steps), in_flight)
+        seconds = time.monotonic() - began
+        after = client.status(60.0)
+        own = (_cpu_s(me) - cpu) / seconds
+    loads = bottleneck.between(before.stages, after.stages, seconds)
+    used = {load.name: load.cores_used for load in loads}
+    used |= {HUB: (after.hub_cpu_s - before.hub_cpu_s) / seconds, LOAD: own}
+    return Trial(
+        candidate=candidate,
+        score=steady(played.records, in_flight),
+        in_flight=in_flight,
+        jobs=jobs,
+        steps=steps,
+        seconds=seconds,
+        cores_used=used,
+        messages=line.messages,
+        pss_bytes=sum(stage.pss_bytes for stage in after.stages),
+        bottleneck=bottleneck.find(loads, bottleneck.Host.of(after)),
+    )
+
+
+def _serving(client: Client, pipeline: Pipeline, tick: Callable[[], None], load_s: float) -> None:
+    end = time.monotonic() + load_s
+    while time.monotonic() < end:
+        tick()
+        pipeline.poll(_TICK_S)
+        try:
+            status = client.status(60.0)
+        except NoAnswer:
+            pipeline.poll(1.0)  # raises why it ended, if it has
+            raise
+        if status.state == "serving":
+            return
+    raise StartFailed(f"the pipeline has not loaded within {load_s:.0f} s")
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+class Logbook:
+    """Trials that were run, kept in the user's cache folder, so that no run is made twice without need."""
+
+    def __init__(self, facts: object, store: figures.Figures | None = None) -> None:
+        self._store = store or figures.Figures("trials")
+        self._facts = facts
+
+    def read(self) -> tuple[Trial, ...]:
+        """All of them, oldest first."""
+        return self._store.read(self._facts, tuple[Trial, ...]) or ()
+
+    def add(self, trial: Trial) -> None:
+        """Remember one more."""
+        self._store.write(self._facts, (*self.read(), trial))

@@ -1,0 +1,282 @@
+"""`triptych tune` without its terminal: profile, calibrate, foretell, search; what is known is not measured again."""
+
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from orchestrator.plan import Plan, plan
+from orchestrator.tuning import profile, space, trial
+from orchestrator.tuning.calibrate import calibrate
+from orchestrator.tuning.curves import Curves
+from orchestrator.tuning.foretell import Foretelling, best_on_paper
+from orchestrator.tuning.load import jobs_for
+from orchestrator.tuning.machine import Topology
+from orchestrator.tuning.score import Score, fill
+from orchestrator.tuning.search import Found, search
+from orchestrator.tuning.simulate import UNMEASURED, Conditions, Simulated
+from orchestrator.tuning.space import Candidate
+from orchestrator.tuning.trial import Logbook, Trial
+from stages.core import cores
+from stages.core.config import Config
+from stages.core.model import ModelCard
+from stages.core.point import Point
+from stages.core.wire import KINDS, Kind
+
+_PROFILE_SHARE = 0.4
+"""Of the budget may go to stages alone; what was not measured by then, the law has to tell."""
+
+_MOST_SIMULATED = 80
+_MOST_AHEAD = 5
+"""Configurations that are simulated for each other number of cores."""
+
+_STEADY_SHARE = 0.5
+"""Of the time for a trial that goes to the steady part of its load; the rest is starting and warming up."""
+
+_STEADY_S = (3.0, 30.0)
+"""The steady part is at least and at most so long where images are quick."""
+
+_START_S = 5.0
+_WARM_SHARE = 0.4
+"""Images that warming up takes as long as, for each prompt in flight."""
+
+
+class Task(NamedTuple):
+    """What is to be tuned, and within what."""
+
+    path: Path | None
+    overrides: tuple[str, ...]
+    config: Config
+    card: ModelCard
+    topology: Topology
+    steps: int
+    """Of the prompts it is tuned for."""
+    cap_s: float
+    budget_s: float
+    trials: int
+
+
+class Show(Protocol):
+    """Where the tuner tells what it does."""
+
+    def phase(self, title: str, total: int) -> None:
+        """A phase of `total` parts begins."""
+
+    def doing(self, what: str) -> None:
+        """The next part of the phase begins."""
+
+    def done(self, line: str = "") -> None:
+        """The part is done; `line` is worth keeping."""
+
+    def tick(self) -> None:
+        """Time has passed."""
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """All that is known in the end."""
+
+    cap_s: float
+    before: Candidate
+    """The configuration as it came."""
+    best: Candidate | None
+    """None if nothing that was run keeps the cap."""
+    trials: tuple[Trial, ...]
+    foretold: tuple[tuple[Candidate, Score], ...]
+    conditions: Conditions
+    complete: bool
+    """Whether the search ended by itself, rather than for want of time or trials."""
+    simulated: int
+    left_out: int
+    """Candidates that cannot be planned or have no room in memory."""
+    more_cores: tuple[tuple[int, float], ...]
+    """Images a second, simulated, of the best on so many cores."""
+
+
+class Tuner:
+    """One run of the tuner."""
+
+    def __init__(self, task: Task, show: Show, clock: Callable[[], float] = time.monotonic) -> None:
+        self._task = task
+        self._show = show
+        self._clock = clock
+        self._end = clock() + task.budget_s
+        self.facts = profile.facts(task.config, task.card)
+        self._memory = profile.Memory(self.facts)
+        pipeline = task.config.pipeline
+        where = (task.topology.nodes, task.topology.machine.quota)
+        here = (self.facts, version("triptych"), where, pipeline.order, task.config.model, task.steps)
+        self._log = Logbook(here)
+
+    def run(self) -> Outcome:
+        """All of it. What is measured is remembered at once, so it may be broken off at any time."""
+        task = self._task
+        curves = self._profile()
+        before = as_it_is(task.config, task.card, task.topology)
+        conditions = self._calibrate(curves, before)
+        paper = Foretelling(task.config, task.card, task.topology, curves, conditions, task.steps)
+        every = space.candidates(task.topology, task.card)
+        fit = [candidate for candidate in every if paper.fits(candidate)]
+        chosen = list(dict.fromkeys([before, *paper.promising(fit, _MOST_SIMULATED)]))
+        self._show.phase("simulating", len(chosen))
+        self._show.doing(f"{len(chosen)} configurations on paper")
+        foretold = paper.scores(chosen, self._show.done)
+        found = self._search(paper, foretold)
+        best = found.best
+        return Outcome(
+            cap_s=task.cap_s,
+            before=before,
+            best=best,
+            trials=self._known(set(found.scores)),
+            foretold=tuple(foretold.items()),
+            conditions=conditions,
+            complete=found.complete,
+            simulated=len(chosen),
+            left_out=len(every) - len(fit),
+            more_cores=self._more_cores(curves, conditions) if best is not None else (),
+        )
+
+    def profile(self, conditions: Conditions) -> profile.Profile:
+        """What was measured of stages alone."""
+        task = self._task
+        used = cores.render(task.topology.cores)
+        return profile.Profile(self.facts, task.card, used, self._memory.points(), conditions)
+
+    def _profile(self) -> Curves:
+        task = self._task
+        wanted = profile.asks(task.topology, task.card)
+        left = profile.missing(wanted, self._memory.points())
+        self._show.phase("measuring stages", sum(len(ask.rows) for ask in wanted))
+        for _ in range(sum(len(ask.rows) for ask in wanted) - sum(len(ask.rows) for ask in left)):
+            self._show.done()
+        until = self._clock() + _PROFILE_SHARE * task.budget_s
+        seen: set[Kind] = {point.kind for point in self._memory.points()}
+        for ask in left:
+            # Without one point of each kind nothing can be told, so that much is measured whatever it takes.
+            deadline = until if ask.kind in seen else float("inf")
+            self._show.doing(_described(ask))
+            rows: set[int] = set()
+            for point in profile.measure(ask, task.config, task.card, task.topology, deadline, self._show.tick):
+                again = point.rows in rows
+                rows.add(point.rows)
+                self._memory.add(point)
+                seen.add(ask.kind)
+                if not again:
+                    self._show.done(f"{_described(ask)}: {in_words(point)}")
+                if self._clock() > until or not _room(point, task.topology.machine.memory_available):
+                    break
+        return Curves(self._memory.points())
+
+    def _calibrate(self, curves: Curves, before: Candidate) -> Conditions:
+        """Run the configuration as it came, and the usual way to share, to learn what competing for cores costs."""
+        task = self._task
+        paper = Foretelling(task.config, task.card, task.topology, curves, steps=task.steps)
+        usual = [c for c in space.candidates(task.topology, task.card) if c.share == "timeslice"][:1]
+        first = [before] if before.share == "timeslice" else [before, *usual]
+        self._show.phase("first runs", len(first))
+        for candidate in first:
+            if not self._known({candidate}):
+                self._try(paper, candidate, paper.bound(candidate))
+            else:
+                self._show.done()
+
+        def predict(ran: Trial, conditions: Conditions) -> Simulated:
+            at = Foretelling(task.config, task.card, task.topology, curves, conditions, task.steps)
+            return at.play(ran.candidate, ran.jobs, ran.in_flight)
+
+        return calibrate(self._known(set(first)), predict, UNMEASURED)
+
+    def _search(self, paper: Foretelling, foretold: dict[Candidate, Score]) -> Found:
+        task = self._task
+        known = {ran.candidate: [r.score for r in self._known({ran.candidate})] for ran in self._known(set(foretold))}
+        self._show.phase("trying", task.trials)
+        for scores in known.values():
+            for _ in scores:
+                self._show.done()
+
+        def attempt(candidate: Candidate) -> Score | None:
+            rate = foretold[candidate].images_per_s
+            jobs = self._jobs(paper, candidate, rate)
+            out = fill(paper.plan(candidate))
+            if self._clock() + _START_S + (jobs + _WARM_SHARE * out) / rate > self._end:
+                return None
+            return self._try(paper, candidate, rate)
+
+        return search(foretold, attempt, task.cap_s, task.trials, known)
+
+    def _try(self, paper: Foretelling, candidate: Candidate, rate: float) -> Score:
+        task = self._task
+        best = self._best_so_far()
+        self._show.doing(candidate.name + (f" (best so far {best:.3g} images/s)" if best else ""))
+        out = fill(paper.plan(candidate))
+        jobs = self._jobs(paper, candidate, rate)
+        ran = trial.run(task.path, list(task.overrides), candidate, out, jobs, task.steps, self._show.tick)
+        self._log.add(ran)
+        remark = ", over the cap" if ran.score.p99_s > task.cap_s else ""
+        if not remark and ran.score.images_per_s > best:
+            remark = f", best so far, limited by {ran.bottleneck.limits}"
+        told = f"{ran.score.images_per_s:.3g} images/s, p99 {ran.score.p99_s:.3g} s"
+        self._show.done(f"{candidate.name}: {told}{remark}")
+        return ran.score
+
+    def _best_so_far(self) -> float:
+        """Images a second of the fastest run that kept the cap; 0 before the first."""
+        fit = (ran.score for ran in self._log.read() if ran.score.p99_s <= self._task.cap_s)
+        return max((score.images_per_s for score in fit), default=0.0)
+
+    def _jobs(self, paper: Foretelling, candidate: Candidate, rate: float) -> int:
+        left = max(0.0, self._end - self._clock())
+        share = left / max(1, self._task.trials - len(self._log.read())) * _STEADY_SHARE
+        return jobs_for(fill(paper.plan(candidate)), rate, min(max(share, _STEADY_S[0]), _STEADY_S[1]))
+
+    def _known(self, these: set[Candidate]) -> tuple[Trial, ...]:
+        return tuple(ran for ran in self._log.read() if ran.candidate in these)
+
+    def _more_cores(self, curves: Curves, conditions: Conditions) -> tuple[tuple[int, float], ...]:
+        """The best on paper with one core fewer, as many, one more, twice as many: all by the law, to be comparable."""
+        task = self._task
+        here = len(task.topology.cores)
+        by_law = Curves(curves.points, by_law=True)
+        numbers = sorted({max(1, here - 1), here, here + 1, 2 * here})
+        self._show.phase("looking ahead", len(numbers))
+        found = []
+        for number in numbers:
+            self._show.doing(f"{number} cores on paper")
+            topology = Topology.paper(number, 1)
+            paper = Foretelling(task.config, task.card, topology, by_law, conditions, task.steps)
+            scores = paper.scores(paper.promising(space.candidates(topology, task.card), _MOST_AHEAD))
+            best = best_on_paper(scores, task.cap_s) or best_on_paper(scores)
+            if best is not None:
+                found.append((number, scores[best].images_per_s))
+            self._show.done()
+        return tuple(found)
+
+
+def as_it_is(config: Config, card: ModelCard, topology: Topology) -> Candidate:
+    """The configuration as a candidate: what it leaves open is as it is planned. Raises ConfigError."""
+    planned: Plan = plan(config, card, topology.machine)
+    threads: dict[Kind, int] = {}
+    where: dict[Kind, str] = {}
+    for kind in KINDS:
+        specs = [spec for spec in planned.stages if spec.kind == kind]
+        threads[kind] = specs[0].threads
+        where[kind] = cores.render(frozenset().union(*(cores.parse(spec.cores) for spec in specs)))
+    return space.of_config(config, planned.share, threads, where)
+
+
+def _room(point: Point, available: int) -> bool:
+    """Whether one more number of rows can be compiled: it may take as much as all before it together."""
+    return 2 * point.rss_bytes < available
+
+
+def _described(ask: profile.Ask) -> str:
+    threads = f"{ask.threads} thread{'' if ask.threads == 1 else 's'}"
+    return f"{ask.kind}, {threads}" + (f" in {ask.streams} streams" if ask.streams > 1 else "")
+
+
+def in_words(point: Point) -> str:
+    """A point in words."""
+    rows = f"{point.rows} rows " if point.kind == "unet" else ""
+    return f"{rows}{point.seconds * 1000:.3g} ms"

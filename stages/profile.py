@@ -1,0 +1,177 @@
+"""Measure one stage alone: `python -m stages.profile SPEC ROWS...`, the spec as JSON, rows by which to load the U-Net.
+
+The stage that is measured is the one that serves, on a private arena: what it does around its model counts. Every
+number of rows is measured twice, and told twice, as a line of JSON on stdout (stages.core.point.Point). How long that
+takes is bounded by `_ENOUGH_S`, or by `_LEAST` units of work where those are longer.
+"""
+
+import math
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median, quantiles
+
+import msgspec
+import numpy as np
+
+from stages.core import cores, embeds
+from stages.core.arena import Arena, Layout, SlotRef, View
+from stages.core.board import Beacon, Board
+from stages.core.config import StageSpec
+from stages.core.errors import StartFailed, TriptychError
+from stages.core.model import TOKENS, ModelCard, read_card
+from stages.core.order import Claim
+from stages.core.point import Point
+from stages.core.wire import Fault, Kind, Put, Run, RunText, RunUnet, RunVae
+from stages.stage import Stage
+
+_ENOUGH_S = 0.5
+"""Measuring one point takes about so long where units of work are short."""
+
+_LEAST = 3
+"""Units of work (for each stream) that a median is taken of, however long they are; the first one does not count."""
+
+_MOST = 400
+
+_OUTPUT_POOL: dict[Kind, str] = {"text": "embeds", "unet": "latents", "vae": "image"}
+"""As orchestrator.plan deals the pools out."""
+
+
+class Bench:
+    """A stage with an arena of its own, loaded by hand as the hub would."""
+
+    def __init__(self, spec: StageSpec, implementation: type[Stage]) -> None:
+        layout = Layout(spec.pools)
+        board = Board(spec.number + 1)
+        self._arena = Arena(layout)
+        self._view = View(self._arena.region.fd, layout, spec.number)
+        self._spec = spec
+        self._card: ModelCard = read_card(Path(spec.model))
+        self._rows_of_a_job = self._card.rows(self._card.guidance_scale)
+        self._count = 0
+        self._outputs: dict[int, SlotRef] = {}
+        """Of the jobs that the stage has."""
+        self._given: SlotRef | None = None
+        """What all jobs read."""
+        self.stage = implementation(spec, self._view, Beacon(board.region, spec.number))
+
+    def load(self) -> None:
+        """Load the stage. Raises what it raises."""
+        self.stage.load()
+        self._given = self._fill()
+
+    def measure(self, rows: int, clock: Callable[[], float] = time.monotonic) -> Point:
+        """Time the unit of work of `rows` rows, all streams in flight."""
+        streams = self._spec.streams
+        jobs = 1
+        if self._spec.kind == "unet":
+            self.stage.spec = msgspec.structs.replace(self._spec, max_rows=max(rows, 2))
+            jobs = streams * rows // self._rows_of_a_job
+        samples: list[float] = []
+        self._unit(jobs)  # compiles, if it must
+        self._unit(jobs)
+        began, cpu = clock(), time.process_time()
+        while len(samples) < _MOST and (len(samples) < _LEAST or clock() - began < _ENOUGH_S):
+            start = clock()
+            self._unit(jobs)
+            samples.append(clock() - start)
+        cpu_s = (time.process_time() - cpu) / len(samples) / streams
+        self._leave()
+        first, _, third = quantiles(samples, n=4)
+        return Point(
+            kind=self._spec.kind,
+            cores=cores.render(cores.read_back(os.getpid())),
+            threads=self._spec.threads,
+            streams=streams,
+            rows=rows,
+            seconds=median(samples),
+            spread_s=third - first,
+            cpu_s=cpu_s,
+            repeats=len(samples),
+            rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            precision=self.stage.precision,
+        )
+
+    def _unit(self, jobs: int) -> None:
+        """One unit of work for each stream, with `jobs` jobs there; new ones come for those that end, as they would."""
+        for _ in range(self._spec.streams):
+            while len(self._outputs) < jobs:
+                self._admit()
+            self._step()
+
+    def _step(self) -> None:
+        for report in self.stage.step():
+            if isinstance(report, Put | Fault):
+                self._arena.free(self._outputs.pop(report.job))
+
+    def _admit(self) -> None:
+        self._count += 1
+        self._outputs[self._count] = self._arena.reserve(_OUTPUT_POOL[self._spec.kind], self._spec.number, self._count)
+        self.stage.admit(self._run(self._count, self._outputs[self._count]))
+
+    def _leave(self) -> None:
+        """Let all jobs go, and land the forwards they are in."""
+        for job in self._outputs:
+            self.stage.drop(job)
+        while not self.stage.idle:
+            self._step()
+        for slot in self._outputs.values():
+            self._arena.free(slot)
+        self._outputs.clear()
+
+    def _run(self, job: int, output: SlotRef) -> Run:
+        card = self._card
+        width, height = self._spec.sizes[0]
+        if self._spec.kind == "text":  # a prompt that is not in the cache; the negative one is, as a rule
+            return RunText(job, output, ("", f"a photo of {job} ships in a storm")[-self._rows_of_a_job :])
+        assert self._given is not None
+        if self._spec.kind == "vae":
+            return RunVae(job, output, self._given, card.latent_shape(width, height), "png", {})
+        shape = (self._rows_of_a_job, TOKENS, card.embed_dim)
+        scale, claim = card.guidance_scale, Claim(float(job))
+        return RunUnet(job, output, self._given, shape, width, height, card.steps, scale, None, job, 0.0, claim)
+
+    def _fill(self) -> SlotRef | None:
+        """A sealed slot of normal noise, float32, as the input of all jobs."""
+        card = self._card
+        match self._spec.kind:
+            case "text":
+                return None
+            case "unet":
+                pool, nbytes = "embeds", embeds.nbytes((2, TOKENS, card.embed_dim), card.pooled_dim)
+            case "vae":
+                pool, nbytes = "latents", math.prod(card.latent_shape(*self._spec.sizes[0])) * 4
+        slot = self._arena.reserve(pool, self._spec.number, 0)
+        noise = self._view.write(slot)[:nbytes].view(np.float32)
+        noise[...] = np.random.default_rng(0).standard_normal(noise.size, np.float32)
+        self._view.seal(slot, nbytes)
+        return slot
+
+
+def main() -> int:
+    """Read the spec, pin, load, measure; one line for every number of rows."""
+    spec = msgspec.json.decode(sys.argv[1], type=StageSpec)
+    # As in stages.__main__: before OpenVINO is imported, which looks at the mask when it starts its threads.
+    cores.pin(cores.parse(spec.cores))
+    os.environ |= {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
+    from stages.implementation import implementation
+
+    try:
+        bench = Bench(spec, implementation(spec))
+        bench.load()
+        if (seen := cores.read_back(os.getpid())) != cores.parse(spec.cores):
+            raise StartFailed(f"asked for cores {spec.cores}, but its threads may run on {cores.render(seen)}")
+        # The second time backwards: what disturbs a virtual machine for a second must not hit a point both times.
+        for rows in (*sys.argv[2:], *reversed(sys.argv[2:])):
+            print(msgspec.json.encode(bench.measure(int(rows))).decode(), flush=True)
+    except TriptychError as error:
+        print(error.message, file=sys.stderr)
+        return error.exit_status
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,22 @@
+"""Stages of the embedded model, measured alone."""
+
+import pytest
+
+from orchestrator.tuning import profile
+from orchestrator.tuning.machine import Topology
+from orchestrator.tuning.profile import Ask
+from orchestrator.weights import card
+from stages.core import config
+
+CONFIG = config.load(None, environ={})
+
+
+@pytest.mark.parametrize(
+    ("ask", "rows"),
+    [(Ask("unet", 1, 1, (2, 4)), (2, 4)), (Ask("vae", 1, 1, (1,)), (1,)), (Ask("text", 1, 1, (1,)), (1,))],
+)
+def test_a_stage_is_measured_for_every_number_of_rows(ask: Ask, rows: tuple[int, ...]) -> None:
+    found = list(profile.measure(ask, CONFIG, card(CONFIG), Topology.here(), float("inf"), lambda: None))
+    assert tuple(point.rows for point in found) == (*rows, *reversed(rows))
+    assert all(point.kind == ask.kind and point.seconds > 0 and point.cpu_s > 0 for point in found)
+    assert all(point.precision in ("bf16", "f32") for point in found)
