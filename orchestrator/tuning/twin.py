@@ -19,6 +19,7 @@ from stages.core import cores, order, wire
 from stages.core.arena import View
 from stages.core.config import StageSpec
 from stages.core.model import TOKENS, ModelCard
+from stages.core.packing import pack, worth_compiling
 
 Say = Callable[["Twin", list[wire.FromStage]], None]
 """Sends the messages of one unit of work on their way to the hub."""
@@ -274,12 +275,9 @@ class UnetTwin(Twin):
         now = self.clock.now
         free = [sequence for sequence in self._sequences if not sequence.flying]
         free.sort(key=lambda s: self._key(s.run.claim, s.rows_left * self._row_s, s.step, now))
-        group = free[:1]
-        rows = sum(sequence.rows for sequence in group)
-        for sequence in free[1:]:
-            first = group[0].run
-            same = (sequence.run.width, sequence.run.height) == (first.width, first.height)
-            if same and rows + sequence.rows <= self.spec.max_rows:
-                group.append(sequence)
-                rows += sequence.rows
-        return group
+        return pack(
+            free,
+            self.spec.max_rows,
+            lambda one, other: (one.run.width, one.run.height) == (other.run.width, other.run.height),
+            lambda group, rows: worth_compiling(rows, self.spec.max_rows),
+        )

@@ -13,6 +13,7 @@ from stages.core import order
 from stages.core.board import Doing
 from stages.core.errors import BadOutput, ModelError
 from stages.core.model import TOKENS, ModelCard, read_card
+from stages.core.packing import pack
 from stages.core.wire import Fault, Put, Report, Run, RunUnet, Stepped, Took
 from stages.runtime import Forward, Runtime
 from stages.stage import Stage
@@ -172,17 +173,14 @@ class UnetStage(Stage):
         now = time.monotonic()
         free = [sequence for sequence in self._sequences if not sequence.flying]
         free.sort(key=lambda s: self._key(s.run.claim, s.rows_left * self._row_s, s.step, now))
-        group = free[:1]
-        rows = sum(sequence.rows for sequence in group)
-        per_row = self._ranks["timestep"] > 0  # else one timestep serves all rows
-        for sequence in free[1:] if per_row else ():
-            same = sequence.latents.shape == group[0].latents.shape and sequence.tokens == group[0].tokens
-            if same and rows + sequence.rows <= self.spec.max_rows:
-                group.append(sequence)
-                rows += sequence.rows
-        while len(group) > 1 and not self._forwards.serves(self._shape(group)):
-            group.pop()
-        return group
+        if not self._ranks["timestep"]:  # one timestep serves all rows
+            return free[:1]
+        return pack(
+            free,
+            self.spec.max_rows,
+            lambda one, other: one.latents.shape == other.latents.shape and one.tokens == other.tokens,
+            lambda group, rows: self._forwards.serves(self._shape(group)),
+        )
 
     def _learn(self, seconds: float, rows: int) -> None:
         """What a row costs here, for the order: a running mean."""

@@ -1,9 +1,9 @@
 """The compiled forwards of the U-Net: which shapes there are, and which there may be.
 
 Shapes are static, which is faster and keeps memory known, so every number of rows is compiled for itself, with
-weights packed anew. Only numbers worth it are: powers of two, and the largest allowed. When the budget of memory is
-spent, nothing more is compiled for the sake of more rows; a size that has no forward at all gets one, in place of
-those not used for the longest time.
+weights packed anew, if it is worth it (stages.core.packing). When the budget of memory is spent, nothing more is
+compiled for the sake of more rows; a size that has no forward at all gets one, in place of those not used for the
+longest time.
 """
 
 import os
@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.core.packing import worth_compiling
 from stages.runtime import Forward
 
 
@@ -72,7 +73,7 @@ class Forwards:
         """
         if shape in self._compiled:
             return True
-        worth_it = shape.rows == self._max_rows or shape.rows & (shape.rows - 1) == 0
+        worth_it = worth_compiling(shape.rows, self._max_rows)
         return worth_it and self._spent() + max(self._bytes.values(), default=0) <= self._budget_bytes
 
     def take(self, shape: Shape) -> Batch:
