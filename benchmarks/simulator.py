@@ -70,7 +70,8 @@ def measure(steps: int) -> Round:
     """One round."""
     granted = HERE.granted
     asks = [Ask("unet", granted, streams, _ROWS) for streams in (1, granted)]
-    asks += [Ask("unet", 1, 1, _ROWS), Ask("vae", granted, 1, (1,)), Ask("text", granted, 1, (1,))]
+    asks.append(Ask("unet", 1, 1, _ROWS))
+    asks += [Ask(kind, threads, 1, (1,)) for kind in ("vae", "text") for threads in (1, granted)]
     points: list[Point] = []
     for ask in asks:
         points += profile.measure(ask, CONFIG, CARD, HERE, float("inf"), lambda: None)

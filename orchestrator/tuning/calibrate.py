@@ -8,7 +8,6 @@ from orchestrator.tuning.curves import typical
 from orchestrator.tuning.score import steady
 from orchestrator.tuning.simulate import HUB, Conditions, Simulated
 from orchestrator.tuning.trial import LOAD, Trial
-from stages.core.wire import Kind
 
 Predict = Callable[[Trial, Conditions], Simulated]
 """What the simulator makes of a trial's candidate under its load."""
@@ -16,16 +15,12 @@ Predict = Callable[[Trial, Conditions], Simulated]
 MOST_INTERFERENCE = 1.0
 _ROUNDS = 7
 
-_PACES = (0.5, 2.0)
-"""A stage that seems to be faster or slower than that among others was measured wrongly."""
-
 
 def calibrate(trials: Sequence[Trial], predict: Predict, start: Conditions) -> Conditions:
     """The conditions under which the simulator comes nearest to the runs in which processes competed for cores.
 
-    Measured are the hub's time for a message, with the client's on top, which competes, too, and the CPU time of an
-    image in the U-Net and in the decoder, beside what they take alone. Interference, the rest of the difference, is
-    searched for. Without such runs, `start`.
+    The hub's time for a message is measured, with the client's on top, which competes, too; interference is searched
+    for. Without such runs, `start`.
     """
     counted = [trial for trial in trials if trial.messages]
     if not counted:
@@ -33,12 +28,10 @@ def calibrate(trials: Sequence[Trial], predict: Predict, start: Conditions) -> C
     message_s = typical(
         (trial.cores_used[HUB] + trial.cores_used[LOAD]) * trial.seconds / trial.messages for trial in counted
     )
-    found = msgspec.structs.replace(start, message_s=message_s, interference=0.0)
-    alone = [(trial, predict(trial, found)) for trial in counted]
-    found = msgspec.structs.replace(found, unet=_pace("unet", alone), vae=_pace("vae", alone))
+    found = msgspec.structs.replace(start, message_s=message_s)
     competing = [trial for trial in counted if trial.candidate.share == "timeslice"]
     if not competing:
-        return msgspec.structs.replace(found, interference=start.interference)
+        return found
 
     def excess(interference: float) -> float:
         """How much faster the simulated pipeline is than the real ones, 1 being as fast."""
@@ -52,15 +45,4 @@ def calibrate(trials: Sequence[Trial], predict: Predict, start: Conditions) -> C
     for _ in range(_ROUNDS):  # the more interference, the slower: halve the interval
         middle = (low + high) / 2
         low, high = (middle, high) if excess(middle) > 1 else (low, middle)
-    return msgspec.structs.replace(found, interference=low)
-
-
-def _pace(kind: Kind, pairs: Sequence[tuple[Trial, Simulated]]) -> float:
-    """CPU time of a kind of stage in real runs, as a multiple of that in simulated ones of the same jobs."""
-    ratios = []
-    for real, paper in pairs:
-        used = sum(cores for name, cores in real.cores_used.items() if name.startswith(f"{kind}-"))
-        planned = sum(cores for name, cores in paper.cores_used.items() if name.startswith(f"{kind}-"))
-        if used and planned:
-            ratios.append(used * real.seconds / (planned * paper.played.span_s))
-    return min(max(typical(ratios), _PACES[0]), _PACES[1])
+    return msgspec.structs.replace(found, interference=(low + high) / 2)

@@ -9,7 +9,7 @@ The law, for a forward of r rows in one of S streams that share p threads::
 No term is negative. Terms that do not make the fit better are left out, so few measurements give a short law.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from itertools import combinations
 from math import exp, log, sqrt
 from statistics import median
@@ -31,7 +31,7 @@ class Cost(NamedTuple):
 
     seconds: float
     cores: float
-    """How many cores it keeps busy meanwhile."""
+    """How many cores it needs meanwhile."""
     deviation: float = 0.0
     """Standard deviation of the seconds, as a share of them."""
 
@@ -55,10 +55,6 @@ class Law(msgspec.Struct, frozen=True):
     def seconds(self, threads: int, streams: int, rows: int, bandwidth: float = 1.0) -> float:
         """By the law."""
         return float(_features(threads, streams, rows, bandwidth) @ self._terms)
-
-    def one_thread(self, rows: int) -> float:
-        """The part of a forward, in seconds, in which one thread works alone."""
-        return self.serial + self.serial_row * rows
 
     @property
     def _terms(self) -> Floats:
@@ -128,33 +124,24 @@ class Curves:
         law = self.laws[kind]
         by_law = law.seconds(threads, streams, rows, self.bandwidth)
         if measured is None:
-            alone = min(law.one_thread(rows), by_law)
-            part = threads / streams
-            used = max(1.0, part) * (1 - alone / by_law) + min(1.0, part) * alone / by_law
-            return Cost(by_law, used, self._deviations[kind])
+            return Cost(by_law, self._useful(kind, threads / streams, rows, by_law), self._deviations[kind])
         # Between measurements along a straight line; beyond them as the law goes on.
         known = sorted(measured)
         nearest = min(max(rows, known[0]), known[-1])
         seconds = _between(nearest, known, [measured[each].seconds for each in known])
-        busy = _between(nearest, known, [measured[each].cpu_s / measured[each].seconds for each in known])
         if rows != nearest:
             seconds *= by_law / law.seconds(threads, streams, nearest, self.bandwidth)
         deviation = _between(nearest, known, [_deviation(measured[each]) for each in known])
-        return Cost(seconds, min(busy, threads / streams), deviation)
+        return Cost(seconds, self._useful(kind, threads / streams, rows, seconds), deviation)
 
+    def _useful(self, kind: Kind, part: float, rows: int, seconds: float) -> float:
+        """Cores that a stream of `part` threads keeps busy with what one thread would have to do, too.
 
-class Paced:
-    """Curves of a time at which everything takes longer, or less long, than when it was measured."""
-
-    def __init__(self, curves: Curves, pace: Mapping[Kind, float]) -> None:
-        """`pace` is what a unit of work takes now, as a multiple of what was measured; 1 where nothing is said."""
-        self._curves = curves
-        self._pace = pace
-
-    def cost(self, kind: Kind, threads: int, streams: int = 1, rows: int = 1) -> Cost:
-        """As Curves.cost."""
-        found = self._curves.cost(kind, threads, streams, rows)
-        return found._replace(seconds=found.seconds * self._pace.get(kind, 1.0))
+        Not its CPU time: threads that wait for each other spin, and what they spin away other processes can use.
+        """
+        if part <= 1:
+            return part
+        return min(part, max(1.0, self.cost(kind, 1, 1, rows).seconds / seconds))
 
 
 def _deviation(point: Point) -> float:

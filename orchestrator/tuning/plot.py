@@ -100,10 +100,9 @@ def _runs(axes: "Axes", outcome: Outcome) -> None:
     axes.set_title("Measured; the numbers are rows of a forward", fontsize=10, loc="left")
     axes.set_xlabel("p99 latency, seconds")
     axes.set_ylabel("images a second")
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.12 * max(_rate(outcome, trial.candidate) for trial in outcome.trials))
     axes.set_xlim(left=0)
-    axes.margins(y=0.15)
-    axes.legend(fontsize=8, frameon=False, loc="lower right")
+    axes.legend(fontsize=8, frameon=False, loc="best")
     _plain(axes)
 
 

@@ -15,14 +15,14 @@ import msgspec
 from orchestrator.tuning.score import Score
 from orchestrator.tuning.space import Candidate
 
-_PROMISING = 0.85
+_PROMISING = 0.6
 """A family whose best candidate is foretold less than this of the best of all gets no trial of its own."""
 
-_NEAR = 0.95
+_NEAR = 0.85
 """A neighbour of the best that is foretold this share of it is worth a trial: forecasts are not nearer."""
 
-_WORTH = 1.01
-"""Any other candidate must promise this much more than the best."""
+_WORTH = 0.97
+"""Any other candidate must promise this share of it."""
 
 _CLOSE = 0.97
 """Those measured within this share of the best may be the best."""

@@ -19,7 +19,7 @@ from orchestrator.lease import Leases
 from orchestrator.plan import Machine, Plan
 from orchestrator.router import Router
 from orchestrator.tuning.clockwork import Clockwork
-from orchestrator.tuning.curves import Curves, Paced
+from orchestrator.tuning.curves import Curves
 from orchestrator.tuning.sharing import Sharing, Work
 from orchestrator.tuning.twin import OneByOneTwin, Twin, UnetTwin
 from stages.core import cores, wire
@@ -40,10 +40,6 @@ class Conditions(msgspec.Struct, frozen=True):
     """From one process sending a message to another one reading it, both idle."""
     interference: float = 0.1
     """What competing for cores costs beyond the fair part of them, as a share of the time."""
-    unet: float = 1.0
-    """CPU time of a forward among the other stages, as a multiple of what it is alone."""
-    vae: float = 1.0
-    """The same of a decoding."""
 
 
 UNMEASURED = Conditions()
@@ -91,7 +87,6 @@ class _Simulation:
         in_flight: int | None,
         conditions: Conditions,
     ) -> None:
-        paced = Paced(curves, {"unet": conditions.unet, "vae": conditions.vae})
         core_sets = {cores.parse(spec.cores) for spec in plan.stages}
         self._clock = Clockwork(Sharing(core_sets, machine.quota, conditions.interference))
         self._conditions = conditions
@@ -103,7 +98,7 @@ class _Simulation:
         for spec in plan.stages:
             view = View(os.dup(arena.region.fd), arena.layout, spec.number)
             kind = UnetTwin if spec.kind == "unet" else OneByOneTwin
-            self._twins[spec.name] = kind(spec, plan.card, view, paced, self._clock, self._said)
+            self._twins[spec.name] = kind(spec, plan.card, view, curves, self._clock, self._said)
             self._views.append(view)
         self._inbox: deque[tuple[int, Callable[[], None]]] = deque()
         self._hub_busy = False

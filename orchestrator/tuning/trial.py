@@ -19,6 +19,7 @@ from stages.core import figures, wire
 from stages.core.errors import NoAnswer, StartFailed
 
 _TICK_S = 0.2
+_ANSWER_S = 5.0
 
 LOAD = "load"
 """The client that plays the load: it needs cores, too."""
@@ -80,7 +81,7 @@ def run(
     `tick` is called several times a second. Raises what ends the pipeline, and StageFault if a prompt fails.
     """
     keys = [*overrides, *candidate.overrides(), f"pipeline.queue_limit={max(64, jobs)}"]
-    with private_pipeline(config, keys) as pipeline, Client(pipeline.address, 60.0) as client:
+    with private_pipeline(config, keys) as pipeline, Client(pipeline.address, _TICK_S) as client:
         line = _Line(client, pipeline, tick)
         _serving(client, pipeline, tick, load_s)
         warm = play(line, warm_up(in_flight, steps), in_flight)
@@ -114,14 +115,12 @@ def _serving(client: Client, pipeline: Pipeline, tick: Callable[[], None], load_
     end = time.monotonic() + load_s
     while time.monotonic() < end:
         tick()
-        pipeline.poll(_TICK_S)
+        pipeline.poll(_TICK_S)  # raises why it ended, if it has
         try:
-            status = client.status(60.0)
-        except NoAnswer:
-            pipeline.poll(1.0)  # raises why it ended, if it has
-            raise
-        if status.state == "serving":
-            return
+            if client.status(_ANSWER_S).state == "serving":
+                return
+        except NoAnswer:  # it cannot be connected to yet, or has just ended
+            continue
     raise StartFailed(f"the pipeline has not loaded within {load_s:.0f} s")
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import msgspec
 
 from orchestrator.tuning.clockwork import Clockwork
-from orchestrator.tuning.curves import Cost, Paced
+from orchestrator.tuning.curves import Cost, Curves
 from orchestrator.tuning.sharing import Done, Work
 from stages.core import cores, order, wire
 from stages.core.arena import View
@@ -40,7 +40,9 @@ _NEWEST = 0.2
 class Twin:
     """A stage process: its messages, its lease, and one unit of work after the other."""
 
-    def __init__(self, spec: StageSpec, card: ModelCard, view: View, curves: Paced, clock: Clockwork, say: Say) -> None:
+    def __init__(
+        self, spec: StageSpec, card: ModelCard, view: View, curves: Curves, clock: Clockwork, say: Say
+    ) -> None:
         self.spec = spec
         self.card = card
         self.view = view
@@ -139,7 +141,9 @@ class Twin:
 class OneByOneTwin(Twin):
     """The text encoder, or the decoder."""
 
-    def __init__(self, spec: StageSpec, card: ModelCard, view: View, curves: Paced, clock: Clockwork, say: Say) -> None:
+    def __init__(
+        self, spec: StageSpec, card: ModelCard, view: View, curves: Curves, clock: Clockwork, say: Say
+    ) -> None:
         super().__init__(spec, card, view, curves, clock, say)
         self._queue: deque[wire.Run] = deque()
 
@@ -203,7 +207,9 @@ class _Flight:
 class UnetTwin(Twin):
     """The U-Net engine."""
 
-    def __init__(self, spec: StageSpec, card: ModelCard, view: View, curves: Paced, clock: Clockwork, say: Say) -> None:
+    def __init__(
+        self, spec: StageSpec, card: ModelCard, view: View, curves: Curves, clock: Clockwork, say: Say
+    ) -> None:
         super().__init__(spec, card, view, curves, clock, say)
         self._sequences: list[_Sequence] = []
         self._flights: deque[_Flight] = deque()

@@ -12,7 +12,7 @@ TEXT = Law(0.0, 0.0, 0.002, 0.0, 0.0, 0.0, 0.0)
 def point(kind: Kind, law: Law, threads: int, streams: int, rows: int) -> Point:
     """One measurement, by the law."""
     seconds = law.seconds(threads, streams, rows)
-    alone = law.one_thread(rows)
+    alone = law.serial + law.serial_row * rows
     part = threads / streams
     return Point(
         kind=kind,

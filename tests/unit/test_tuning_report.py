@@ -54,7 +54,7 @@ def predict(ran: Trial, conditions: Conditions) -> Simulated:
 def test_what_was_simulated_is_found_again_by_calibrating() -> None:
     """A run that went exactly as the simulator says under some conditions teaches it these conditions."""
     usual = next(ran for ran in outcome().trials if ran.candidate.share == "timeslice")
-    hidden = Conditions(0.0008, 0.0001, 0.2, unet=1.3, vae=0.8)
+    hidden = Conditions(0.0008, 0.0001, 0.2)
     paper = predict(usual, hidden)
     span_s = paper.played.span_s
     messages = 200
@@ -67,7 +67,7 @@ def test_what_was_simulated_is_found_again_by_calibrating() -> None:
     )
     found = calibrate([real], predict, UNMEASURED)
     assert found.message_s == pytest.approx(hidden.message_s)
-    assert (found.unet, found.vae) == (pytest.approx(1.3, rel=0.15), pytest.approx(0.8, rel=0.15))
+    assert found.interference == pytest.approx(0.2, abs=0.05)
     again = steady(predict(usual, found).played.records, usual.in_flight)
     assert again.images_per_s == pytest.approx(real.score.images_per_s, rel=0.03)
 
