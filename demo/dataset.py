@@ -21,6 +21,7 @@ import numpy.typing as npt
 from rich.progress import track
 
 from demo.backdrop import SIDE
+from demo.command import STDERR, run
 from demo.render import render
 from demo.world import Scene, random_scene
 from stages.core.errors import ConfigError
@@ -74,7 +75,7 @@ def make_dataset(folder: Path, count: int, seed: int, processes: int | None = No
     chunks = [range(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)]
     with ProcessPoolExecutor(processes) as pool:
         rendered = pool.map(partial(_render, seed), chunks)
-        for chunk, part in zip(chunks, track(rendered, "rendering", len(chunks)), strict=True):
+        for chunk, part in zip(chunks, track(rendered, "rendering", len(chunks), console=STDERR), strict=True):
             pictures[chunk.start : chunk.stop] = part
     pictures.flush()
     os.replace(unfinished, folder / "pictures.npy")
@@ -105,4 +106,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main, "demo.dataset")

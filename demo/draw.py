@@ -9,6 +9,7 @@ import numpy.typing as npt
 from PIL import Image
 from rich.progress import track
 
+from demo.command import STDERR
 from orchestrator.client import Client
 from orchestrator.launch import private_pipeline
 from stages.core import wire
@@ -25,7 +26,7 @@ def draw(model: Path, requests: Sequence[wire.Submit]) -> npt.NDArray[np.uint8]:
     with private_pipeline(None, overrides) as pipeline, Client(pipeline.address, _PATIENCE_S) as client:
         for request in requests:
             client.send(request)
-        for _ in track(requests, "drawing"):
+        for _ in track(requests, "drawing", console=STDERR):
             name, picture = _next_picture(client)
             pictures[name] = picture
     return np.stack([pictures[request.id] for request in requests])

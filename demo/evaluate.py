@@ -16,6 +16,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from demo.command import run
 from demo.dataset import TRAINING, numbered_scene
 from demo.draw import draw
 from demo.judge import load_judge, verdicts
@@ -88,4 +89,4 @@ def report(model: Path, found: Figures) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main, "demo.evaluate")

@@ -23,6 +23,7 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 from transformers import CLIPTextModel
 
 from demo import networks
+from demo.command import run
 from demo.dataset import TRAINING
 from stages.core.model import TOKENS, demo_folder
 
@@ -203,4 +204,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main, "demo.export")

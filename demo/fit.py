@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from demo.command import STDERR
 from stages.core.errors import ConfigError
 
 _WARM_UP = 100
@@ -23,7 +23,7 @@ _WARM_UP = 100
 _DECAY = 0.4
 """Last share of the steps, in which it falls to nothing."""
 
-_SAVE_EVERY_S = 240.0
+_SAVE_EVERY_S = 300.0
 
 
 class Learner(Protocol):
@@ -68,7 +68,7 @@ def fit(learner: Learner, plan: Plan) -> list[float]:
         *Progress.get_default_columns()[1:3],
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=STDERR,
     )
     task = progress.add_task("", total=plan.steps, completed=len(losses), loss="-")
     saved = time.monotonic()

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from demo.command import run
 from demo.dataset import HELD_OUT_SEED, TRAINING, Dataset, make_dataset, open_dataset
 from demo.fit import Plan, fit
 from demo.latents import best_device, to_pixels
@@ -162,4 +163,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main, "demo.judge")

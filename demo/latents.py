@@ -9,7 +9,9 @@ import torch
 from diffusers import AutoencoderKL
 from rich.progress import track
 
+from demo.command import STDERR
 from demo.dataset import Dataset
+from stages.core.errors import ConfigError
 
 _BATCH = 100
 
@@ -23,7 +25,7 @@ def best_device() -> Device:
 
 def to_pixels(pictures: npt.NDArray[np.uint8], device: Device) -> torch.Tensor:
     """[n, h, w, 3] of 0 to 255 as f32 [n, 3, h, w] of -1 to 1."""
-    pixels = torch.from_numpy(np.ascontiguousarray(pictures)).to(device).permute(0, 3, 1, 2)
+    pixels = torch.from_numpy(np.array(pictures)).to(device).permute(0, 3, 1, 2)
     return pixels.float() / 127.5 - 1
 
 
@@ -36,12 +38,15 @@ def to_pictures(pixels: torch.Tensor) -> npt.NDArray[np.uint8]:
 
 @torch.no_grad()
 def encode(vae: AutoencoderKL, dataset: Dataset, path: Path, device: Device) -> npt.NDArray[np.float16]:
-    """The unscaled latent means of all pictures, f16 [count, 4, h, w]; kept in the file `path` and read if there."""
+    """The unscaled latent means of all pictures, f16 [count, 4, h, w]; kept in the file `path` and read if there.
+
+    Raises ConfigError if the file is of another dataset.
+    """
     if not path.exists():
         vae = vae.to(device, memory_format=torch.channels_last).eval()
         pictures = dataset.pictures()
         parts = []
-        for start in track(range(0, dataset.count, _BATCH), "encoding"):
+        for start in track(range(0, dataset.count, _BATCH), "encoding", console=STDERR):
             pixels = to_pixels(pictures[start : start + _BATCH], device)
             with torch.autocast(device.type, torch.bfloat16):
                 mean = vae.encode(pixels.to(memory_format=torch.channels_last)).latent_dist.mean
@@ -51,4 +56,6 @@ def encode(vae: AutoencoderKL, dataset: Dataset, path: Path, device: Device) -> 
         np.save(unfinished, np.concatenate(parts))
         os.replace(unfinished, path)
     found: npt.NDArray[np.float16] = np.load(path)
+    if len(found) != dataset.count:
+        raise ConfigError(f"{path} holds latents of {len(found)} scenes, not {dataset.count}; remove it")
     return found

@@ -13,6 +13,7 @@ from PIL import Image
 
 from demo import backdrop, emoji, style
 from demo.backdrop import SIDE
+from demo.command import run
 from demo.sheet import sheet
 from demo.world import Relation, Scene, random_scene
 
@@ -68,4 +69,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main, "demo.render")

@@ -19,6 +19,7 @@ from diffusers.training_utils import EMAModel
 
 from demo import networks
 from demo.captions import tokenize
+from demo.command import run
 from demo.dataset import TRAINING, Dataset, open_dataset
 from demo.fit import Plan, fit
 from demo.latents import best_device, encode
@@ -146,4 +147,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main, "demo.train_unet")

@@ -4,7 +4,8 @@
 
 Loss: absolute error of the pixels, half that of their gradients (for outlines), and a little KL divergence. At the end
 `scaling_factor` is set to one over the deviation of the latents. `--decoder-only` leaves the encoder, and so all
-latents, as they are: pictures get sharper and no U-Net has to learn anything again.
+latents, as they are: pictures get sharper and no U-Net has to learn anything again. Besides the loss it says how near
+the VAE comes to pictures that it was not trained on.
 """
 
 import argparse
@@ -18,13 +19,17 @@ from PIL import Image
 from torch.nn import functional
 
 from demo import networks
-from demo.dataset import TRAINING, Dataset, open_dataset
+from demo.command import run
+from demo.dataset import HELD_OUT_SEED, TRAINING, Dataset, numbered_scene, open_dataset
 from demo.fit import Plan, fit
-from demo.latents import best_device, to_pictures, to_pixels
+from demo.latents import best_device, encode, to_pictures, to_pixels
+from demo.render import render
 from demo.sheet import sheet
+from stages.core.embeds import Floats
 
 _GRADIENTS = 0.5
 _KL = 1e-4
+_HELD_OUT = 40
 _SHOWN = 8
 _FOR_THE_SCALE = 500
 """Pictures whose latents' deviation is taken."""
@@ -34,19 +39,28 @@ class Compressor:
     """The VAE as a learner (`fit.Learner`)."""
 
     def __init__(
-        self, dataset: Dataset, size: networks.Size, init: Path | None, decoder_only: bool, rate: float, batch: int
+        self,
+        dataset: Dataset,
+        size: networks.Size,
+        init: Path | None,
+        latents_for_decoder: Path | None,
+        rate: float,
+        batch: int,
     ) -> None:
+        """`latents_for_decoder` is the file of all latents, if the decoder alone is to learn."""
         self.rate = rate
         self._batch = batch
         self._dataset = dataset
         self._pictures = dataset.pictures()
-        self._decoder_only = decoder_only
         self._device = best_device()
         self.vae = networks.load_vae(init) if init else networks.new_vae(size)
         self.vae.to(self._device, memory_format=torch.channels_last).train()
-        if decoder_only:
+        self._latents: Floats | None = None
+        if latents_for_decoder:
             self.vae.encoder.requires_grad_(False)
             self.vae.quant_conv.requires_grad_(False)
+            self._latents = encode(self.vae, dataset, latents_for_decoder, self._device)
+            self.vae.train()
         learning = [parameter for parameter in self.vae.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(learning, lr=rate, betas=(0.9, 0.99), weight_decay=0.0)
 
@@ -55,16 +69,19 @@ class Compressor:
         chosen = torch.randint(self._dataset.count, (self._batch,), generator=generator).sort().values.numpy()
         pixels = to_pixels(self._pictures[chosen], self._device).to(memory_format=torch.channels_last)
         with torch.autocast(self._device.type, torch.bfloat16):
-            with torch.set_grad_enabled(not self._decoder_only):
+            if self._latents is None:
                 latents = self.vae.encode(pixels).latent_dist
-            noise = torch.randn(latents.mean.shape, generator=generator).to(self._device)
-            # A decoder that learns alone sees what it will be given: the U-Net learns the means.
-            given = latents.mean if self._decoder_only else latents.mean + latents.std * noise
-            drawn = self.vae.decode(given).sample.float()
-        loss = functional.l1_loss(drawn, pixels)
+                noise = torch.randn(latents.mean.shape, generator=generator).to(self._device)
+                drawn = self.vae.decode(latents.mean + latents.std * noise).sample.float()
+                divergence = _KL * latents.kl().float().mean()
+            else:
+                # Without noise: what the decoder will be given are means, for these the U-Net learns.
+                drawn = self.vae.decode(torch.from_numpy(self._latents[chosen]).to(self._device).float()).sample.float()
+                divergence = torch.zeros((), device=self._device)
+        loss = functional.l1_loss(drawn, pixels) + divergence
         for axis in (2, 3):
             loss = loss + _GRADIENTS / 2 * functional.l1_loss(drawn.diff(dim=axis), pixels.diff(dim=axis))
-        return loss if self._decoder_only else loss + _KL * latents.kl().float().mean()
+        return loss
 
     def stepped(self, step: int) -> None:
         """Nothing follows."""
@@ -76,7 +93,7 @@ class Compressor:
     @torch.no_grad()
     def save(self, folder: Path) -> None:
         """Write the VAE in diffusers' layout, with the scale of its latents."""
-        if not self._decoder_only:
+        if self._latents is None:
             count = min(_FOR_THE_SCALE, self._dataset.count)
             means = self.vae.encode(to_pixels(self._pictures[:count], self._device)).latent_dist.mean
             self.vae.register_to_config(scaling_factor=1 / means.std().item())
@@ -84,17 +101,17 @@ class Compressor:
 
     @torch.no_grad()
     def sample(self, path: Path) -> float:
-        """Draw pictures beside what the VAE makes of them; the mean PSNR in dB of these."""
-        pictures = np.asarray(self._pictures[:_SHOWN])
+        """Draw held-out pictures above what the VAE makes of them; the mean PSNR of such in dB."""
+        scenes = [numbered_scene(HELD_OUT_SEED, number) for number in range(_HELD_OUT)]
+        pictures = np.stack([np.asarray(render(scene, HELD_OUT_SEED + i)) for i, scene in enumerate(scenes)])
         pixels = to_pixels(pictures, self._device)
         drawn = to_pictures(self.vae.decode(self.vae.encode(pixels).latent_dist.mean).sample)
         error = ((drawn.astype(np.float64) - pictures) ** 2).mean((1, 2, 3))
-        psnr = float((10 * np.log10(255**2 / error)).mean())
-        shown = [Image.fromarray(picture) for picture in (*pictures, *drawn)]
-        captions = [self._dataset.scene(number).caption() for number in range(_SHOWN)]
+        shown = [Image.fromarray(picture) for picture in (*pictures[:_SHOWN], *drawn[:_SHOWN])]
+        captions = [scene.caption() for scene in scenes[:_SHOWN]]
         path.parent.mkdir(parents=True, exist_ok=True)
         sheet(shown, [*captions, *captions]).save(path)
-        return psnr
+        return float((10 * np.log10(255**2 / error)).mean())
 
 
 def train_vae(
@@ -110,13 +127,16 @@ def train_vae(
     batch: int,
 ) -> list[float]:
     """Train on the scenes of `data` and write `folder`/torch/vae. The losses."""
-    learner = Compressor(open_dataset(data), size, init, decoder_only, rate, batch)
+    latents = folder / "latents.npy" if decoder_only else None
+    learner = Compressor(open_dataset(data), size, init, latents, rate, batch)
     name = "decoder" if decoder_only else "vae"
 
     def sample(step: int) -> None:
         learner.save(folder / "torch")
+        if not decoder_only:
+            (folder / "latents.npy").unlink(missing_ok=True)  # made by an encoder that is no more
         psnr = learner.sample(folder / "samples" / f"{name}-{step:06d}.png")
-        print(f"{name} {step}: {psnr:.1f} dB on {_SHOWN} of its own pictures", flush=True)
+        print(f"{name} {step}: {psnr:.2f} dB on {_HELD_OUT} held-out pictures", flush=True)
 
     return fit(learner, Plan(steps, folder / f"{name}.pt", seed, sample))
 
@@ -148,4 +168,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main, "demo.train_vae")
