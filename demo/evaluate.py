@@ -17,9 +17,9 @@ from rich.console import Console
 from rich.table import Table
 
 from demo.command import run
-from demo.dataset import TRAINING, numbered_scene
+from demo.dataset import numbered_scene
 from demo.draw import draw
-from demo.judge import load_judge, verdicts
+from demo.judge import JUDGE, load_judge, verdicts
 from demo.score import Figures, figures, sharpness
 from demo.sheet import sheet
 from demo.world import NEGATIVE_PROMPT, Scene
@@ -48,7 +48,7 @@ def main() -> None:
     """Draw, judge, print."""
     parser = argparse.ArgumentParser(prog="python -m demo.evaluate", description="Measure what a model draws.")
     parser.add_argument("--model", type=Path, default=demo_folder(), help="(default: the embedded model)")
-    parser.add_argument("--judge", type=Path, default=TRAINING / "judge.pt")
+    parser.add_argument("--judge", type=Path, default=JUDGE, help="(default: the one that comes with this)")
     parser.add_argument("--prompts", type=int, default=500)
     parser.add_argument("--pairs", type=int, default=100, help="drawn again without negative prompt (default: 100)")
     parser.add_argument("--steps", type=int, help="(default: the model's)")

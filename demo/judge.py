@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
@@ -25,6 +26,9 @@ from demo.latents import best_device, to_pixels
 from demo.score import Verdict, accuracy
 from demo.world import PLACES, RELATIONS, STYLES, SUBJECTS, Scene
 from stages.core.errors import ConfigError
+
+JUDGE = Path(__file__).parent / "judge.safetensors"
+"""The judge who comes with the recipe, so that figures can be compared."""
 
 HEADS = {
     "first": SUBJECTS,
@@ -132,19 +136,26 @@ def verdicts(judge: Judge, pictures: npt.NDArray[np.uint8]) -> list[Verdict]:
     return found
 
 
+def save_judge(judge: Judge, path: Path) -> None:
+    """Write the weights, floats in f16."""
+    half = {name: value.half() if value.is_floating_point() else value for name, value in judge.state_dict().items()}
+    save_file({name: value.contiguous().cpu() for name, value in half.items()}, path)
+
+
 def load_judge(path: Path) -> Judge:
     """The judge trained before. Raises ConfigError if there is none."""
     if not path.exists():
         raise ConfigError(f"{path}: no judge there; `python -m demo.dataset` and `python -m demo.judge` train one")
     judge = new_judge()
-    judge.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state"]["judge"])
+    judge.load_state_dict(load_file(path))
     return judge.eval()
 
 
 def train_judge(folder: Path, data: Path, steps: int, seed: int = 0) -> Judge:
-    """Train on the scenes of `data`, going on from `folder`/judge.pt."""
+    """Train on the scenes of `data`, going on from `folder`/judge.pt, and write `folder`/judge.safetensors."""
     learner = _Learner(open_dataset(data))
     fit(learner, Plan(steps, folder / "judge.pt", seed))
+    save_judge(learner.judge, folder / JUDGE.name)
     return learner.judge
 
 
@@ -153,7 +164,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m demo.judge", description="Train the judge of pictures.")
     parser.add_argument("--folder", type=Path, default=TRAINING)
     parser.add_argument("--data", type=Path, default=TRAINING / "scenes")
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=900)
     args = parser.parse_args()
     judge = train_judge(args.folder, args.data, args.steps)
     held_out = make_dataset(args.folder / "held-out", 2000, HELD_OUT_SEED)

@@ -128,6 +128,6 @@ def test_the_boundary_condition_and_the_embedding_are_those_of_diffusers() -> No
 def test_a_judge_learns_and_is_loaded_again(run: Run, tmp_path: Path) -> None:
     judge = train_judge(tmp_path, run.folder / "scenes", 5)
     pictures = np.load(run.folder / "scenes" / "pictures.npy")[:4]
-    assert verdicts(load_judge(tmp_path / "judge.pt"), pictures) == verdicts(judge, pictures)
+    assert verdicts(load_judge(tmp_path / "judge.safetensors"), pictures) == verdicts(judge.half().float(), pictures)
     with pytest.raises(ConfigError, match=r"python -m demo\.judge"):
         load_judge(tmp_path / "nothing.pt")
