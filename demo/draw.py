@@ -13,14 +13,14 @@ from demo.command import STDERR
 from orchestrator.client import Client
 from orchestrator.launch import private_pipeline
 from stages.core import wire
-from stages.core.errors import by_code
+from stages.core.errors import NoAnswer, by_code
 
 _PATIENCE_S = 600.0
 """How long no picture at all may come before it is given up."""
 
 
 def draw(model: Path, requests: Sequence[wire.Submit]) -> npt.NDArray[np.uint8]:
-    """One picture a request, in their order: [n, height, width, 3]. Raises what failed the first that failed."""
+    """One picture a request, in their order: [n, height, width, 3]. Raises the error of the first that failed."""
     pictures: dict[str, npt.NDArray[np.uint8]] = {}
     overrides = [f'model.path="{model.resolve()}"', f"pipeline.queue_limit={len(requests)}"]
     with private_pipeline(None, overrides) as pipeline, Client(pipeline.address, _PATIENCE_S) as client:
@@ -41,4 +41,4 @@ def _next_picture(client: Client) -> tuple[str, npt.NDArray[np.uint8]]:
                 return message.id, np.asarray(Image.open(io.BytesIO(payload)).convert("RGB"))
             case wire.Failed():
                 raise by_code(message.code)(message.message)
-    raise TimeoutError(f"no picture within {_PATIENCE_S:.0f} s")
+    raise NoAnswer(f"no picture within {_PATIENCE_S:.0f} s; `triptych check` says whether the model can be run")

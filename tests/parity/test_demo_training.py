@@ -71,18 +71,6 @@ def test_sample_sheets_are_drawn(run: Run) -> None:
     assert {file.name for file in (run.folder / "samples").iterdir()} == {"vae-000030.png", "unet-000030.png"}
 
 
-def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(run: Run, tmp_path: Path) -> None:
-    shutil.copytree(run.folder / "torch", tmp_path / "torch")
-    shutil.copy(run.folder / "latents.npy", tmp_path)
-
-    def train(steps: int) -> list[float]:
-        return train_unet(tmp_path, run.folder / "scenes", networks.TINY, steps, seed=0, init=None, rate=3e-3, batch=16)
-
-    # The rate's way down depends on the steps in all; the first ten are before it in both.
-    assert train(10)[:3] == pytest.approx(run.unet_losses[:3], rel=1e-3)
-    assert train(STEPS)[10:] == pytest.approx(run.unet_losses[10:], rel=0.1)
-
-
 def test_the_checkpoint_of_other_networks_is_refused(run: Run, tmp_path: Path) -> None:
     shutil.copy(run.folder / "vae.pt", tmp_path / "unet.pt")
     shutil.copytree(run.folder / "torch", tmp_path / "torch")
