@@ -34,9 +34,12 @@ _ENDING = (signal.SIGINT, signal.SIGTERM)
 class Learner(Protocol):
     """One network (or two trained as one) with its data."""
 
-    optimizer: torch.optim.Optimizer
     rate: float
     """The highest learning rate."""
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Of all weights that learn."""
 
     def loss(self, step: int, generator: torch.Generator) -> torch.Tensor:
         """The loss of one batch, chosen by the generator."""

@@ -91,7 +91,7 @@ def test_the_export_is_loaded_and_draws(run: Run, tmp_path: Path) -> None:
 
 
 def test_distilling_gives_a_four_step_model_that_draws(run: Run, tmp_path: Path) -> None:
-    losses = distill(run.folder, run.folder / "scenes", 10, seed=0, rate=1e-3, batch=8)
+    losses = distill(run.folder, run.folder / "scenes", 4, seed=0, rate=1e-3, batch=8)
     assert np.isfinite(losses).all()
     export(run.folder / "lcm" / "torch", tmp_path / "lcm")
     card = read_card(tmp_path / "lcm")
