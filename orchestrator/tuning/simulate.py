@@ -24,6 +24,7 @@ from orchestrator.tuning.sharing import Sharing, Work
 from orchestrator.tuning.twin import OneByOneTwin, Twin, UnetTwin
 from stages.core import cores, wire
 from stages.core.arena import Arena, Layout, PoolSpec, View
+from stages.core.link import NEWS_S
 
 HUB = "hub"
 _CLIENT = b"load"
@@ -35,7 +36,7 @@ class Conditions(msgspec.Struct, frozen=True):
     """What curves of single stages do not tell; learned from real runs (orchestrator.tuning.calibrate)."""
 
     message_s: float = 0.0004
-    """CPU seconds for one message at the hub, and for what it tells the client."""
+    """CPU seconds for one frame at the hub, and for what it tells the client, which is about a message a frame."""
     wire_s: float = 0.0001
     """From one process sending a message to another one reading it, both idle."""
     interference: float = 0.1
@@ -100,7 +101,9 @@ class _Simulation:
             kind = UnetTwin if spec.kind == "unet" else OneByOneTwin
             self._twins[spec.name] = kind(spec, plan.card, view, curves, self._clock, self._said)
             self._views.append(view)
-        self._inbox: deque[tuple[int, Callable[[], None]]] = deque()
+        self._inbox: deque[Callable[[], None]] = deque()
+        self._unsent: dict[str, list[wire.FromStage]] = {}
+        self._sent_s: dict[str, float] = {}
         self._hub_busy = False
         self._waiting = deque(arrivals)
         self._in_flight = in_flight
@@ -138,7 +141,7 @@ class _Simulation:
             due_s = self._free_s if arrival.at_s is None else arrival.at_s
             record = self._out[arrival.submit.id] = Record(arrival.kind, due_s, self._clock.now)
             self._records.append(record)
-            self._to_hub(1, lambda submit=arrival.submit: self._submit(submit))  # type: ignore[misc]
+            self._to_hub(lambda submit=arrival.submit: self._submit(submit))  # type: ignore[misc]
 
     def _is_due(self, arrival: Arrival) -> bool:
         if arrival.at_s is not None:
@@ -165,9 +168,9 @@ class _Simulation:
 
     # The hub: messages wait for each other, each takes its time.
 
-    def _to_hub(self, messages: int, handle: Callable[[], None]) -> None:
+    def _to_hub(self, handle: Callable[[], None]) -> None:
         def arrive() -> None:
-            self._inbox.append((messages, handle))
+            self._inbox.append(handle)
             if not self._hub_busy:
                 self._attend()
 
@@ -175,7 +178,7 @@ class _Simulation:
 
     def _attend(self) -> None:
         self._hub_busy = True
-        messages, handle = self._inbox.popleft()
+        handle = self._inbox.popleft()
 
         def done() -> None:
             handle()
@@ -183,10 +186,18 @@ class _Simulation:
             if self._inbox:
                 self._attend()
 
-        self._clock.begin(Work(HUB, None, messages * self._conditions.message_s, 1.0, done))
+        self._clock.begin(Work(HUB, None, self._conditions.message_s, 1.0, done))
 
     def _said(self, twin: Twin, messages: list[wire.FromStage]) -> None:
-        self._to_hub(len(messages), lambda: self._hear(twin.spec.name, messages))
+        """As stages.core.link.StageLink: news of steps may wait, and all that goes together is one frame."""
+        unsent = self._unsent.setdefault(twin.spec.name, [])
+        unsent += messages
+        news_only = all(isinstance(message, wire.Stepped) for message in messages)
+        if news_only and self._clock.now - self._sent_s.get(twin.spec.name, 0.0) < NEWS_S:
+            return
+        self._unsent[twin.spec.name] = []
+        self._sent_s[twin.spec.name] = self._clock.now
+        self._to_hub(lambda: self._hear(twin.spec.name, unsent))
 
     def _hear(self, stage: str, messages: list[wire.FromStage]) -> None:
         for message in messages:

@@ -24,7 +24,7 @@ import zmq
 from stages.core import wire
 from stages.core.errors import NoAnswer, StartFailed
 
-_NEWS_S = 0.04
+NEWS_S = 0.04
 """Seconds that news of a step may wait in a stage that is busy."""
 
 _STAGE_BYTES = 1 << 20
@@ -195,7 +195,7 @@ class StageLink:
         small model are as short as ten wakings.
         """
         self._unsent.append(message)
-        if not isinstance(message, wire.Stepped) or time.monotonic() - self._sent_s >= _NEWS_S:
+        if not isinstance(message, wire.Stepped) or time.monotonic() - self._sent_s >= NEWS_S:
             self.flush()
 
     def flush(self) -> None:

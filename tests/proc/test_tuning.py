@@ -38,7 +38,7 @@ def test_a_trial_plays_the_load_and_sees_every_process() -> None:
     assert 0 < ran.score.p50_s <= ran.score.p99_s
     assert set(ran.cores_used) == {"text-0", "unet-0", "vae-0", "hub", "load"}
     assert ran.bottleneck.limits
-    assert ran.messages >= 12 * (4 + 4)
+    assert ran.messages >= 12 * 6  # accepted, taken up by each of the three stages, the image, done
     assert ticks
 
 

@@ -123,7 +123,8 @@ def test_nodes_must_be_equal() -> None:
 
 def test_the_bound_is_never_below_what_is_simulated() -> None:
     for ran in outcome().trials:
-        assert PAPER.score(ran.candidate).images_per_s <= PAPER.bound(ran.candidate) * 1.02
+        # The bound is of mean times; those of a short simulated load scatter around them.
+        assert PAPER.score(ran.candidate).images_per_s <= PAPER.bound(ran.candidate) * 1.05
 
 
 def test_memory_counts_every_compilation_and_every_process() -> None:
