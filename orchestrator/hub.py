@@ -275,7 +275,7 @@ class Hub:
         if not self._stopping:
             log.warning("%s (process %d) %s", stage, child.pid, how)
         self._lease(self._leases.yielded(stage, more=False))
-        self._recorder.lost(child.pid, time.monotonic_ns())
+        self._recorder.lost(stage, child.pid, time.monotonic_ns())
         self._route(self._router.lost(stage, at_work, time.monotonic_ns()))
         self._supervise(self._supervisor.exited(stage, how, time.monotonic()))
 

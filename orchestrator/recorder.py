@@ -33,9 +33,9 @@ class Recorder:
         """A stage has reported."""
         self._facts.append(Heard(now_ns, stage, pid, report))
 
-    def lost(self, pid: int, now_ns: int) -> None:
+    def lost(self, stage: str, pid: int, now_ns: int) -> None:
         """A stage process has ended."""
-        self._facts.append(Lost(now_ns, pid))
+        self._facts.append(Lost(now_ns, stage, pid))
 
     def level(self, now_ns: int, waiting: int, slots: int) -> None:
         """How full the pipeline is; kept if that is another than before."""

@@ -47,6 +47,7 @@ class Heard(_Fact, frozen=True):
 class Lost(_Fact, frozen=True):
     """A stage process ended."""
 
+    stage: str
     pid: int
 
 
@@ -203,7 +204,7 @@ def _stays(recording: Recording) -> Iterator[tuple[str, int, int, int, int, bool
                         pass
                     case _:
                         assert_never(report)
-            case Lost(at_ns, pid):
+            case Lost(at_ns=at_ns, pid=pid):
                 for key in [key for key in taken if key[0] == pid]:
                     stage, began_ns = taken.pop(key)
                     yield stage, pid, key[1], began_ns, at_ns, False

@@ -11,7 +11,6 @@ from typing import Any
 
 from orchestrator.recording import (
     Forward,
-    Heard,
     Level,
     Lost,
     Memory,
@@ -58,12 +57,11 @@ def _lane(ends: list[int], began_ns: int, ended_ns: int) -> int:
 
 
 def _processes(recording: Recording, work: list[Forward]) -> dict[int, tuple[str, str]]:
-    """(stage, what else is to be said) of every process that worked, or said anything, or is alive."""
-    said = {fact.pid: fact.stage for fact in recording.facts if isinstance(fact, Heard)}
+    """(stage, what else is to be said) of every process that worked, or ended, or is alive."""
     ended = {
-        fact.pid: (said[fact.pid], " (ended)")
+        fact.pid: (fact.stage, " (ended)")
         for fact in recording.facts
-        if isinstance(fact, Lost) and fact.at_ns >= recording.began_ns and fact.pid in said
+        if isinstance(fact, Lost) and fact.at_ns >= recording.began_ns
     }
     worked = {forward.pid: (forward.stage, " (ended)") for forward in work}
     return worked | ended | {worker.pid: (worker.name, f" on cores {worker.cores}") for worker in recording.workers}

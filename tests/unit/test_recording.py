@@ -111,7 +111,7 @@ def test_work_that_nothing_came_of_ends_when_that_is_said(report: wire.Report) -
 
 def test_a_process_that_dies_takes_its_work_along_and_the_next_one_does_it_again() -> None:
     found = recording(
-        took("vae-0", 102, 1, 10), Lost(30 * MS, 102), took("vae-0", 202, 1, 60), put("vae-0", 202, 1, 60, 65)
+        took("vae-0", 102, 1, 10), Lost(30 * MS, "vae-0", 102), took("vae-0", 202, 1, 60), put("vae-0", 202, 1, 60, 65)
     )
     assert [(f.pid, f.ended_ns // MS, f.finished) for f in forwards(found)] == [(102, 30, False), (202, 65, True)]
     assert [v.at_work for v in visits(found)] == [True, False, True]
@@ -140,7 +140,9 @@ reports = st.builds(
         st.builds(wire.Fault, st.integers(1, 3), st.just("stage_fault"), st.just("")),
     ),
 )
-histories = st.lists(st.one_of(reports, st.builds(Lost, st.just(0), st.sampled_from([100, 101, 102]))), max_size=40)
+histories = st.lists(
+    st.one_of(reports, st.builds(Lost, st.just(0), st.just("unet-0"), st.sampled_from([100, 101, 102]))), max_size=40
+)
 
 
 def timed(facts: list[Fact]) -> list[Fact]:
@@ -176,7 +178,7 @@ def test_a_recorder_keeps_the_newest_and_tells_the_last_seconds() -> None:
     told = decode(recorder.recording(0.5, 1001 * MS, 99, WORKERS))
     assert (told.began_ns, told.ended_ns, told.hub_pid, told.workers) == (501 * MS, 1001 * MS, 99, WORKERS)
     assert [type(fact).__name__ for fact in told.facts] == ["Sent", "Level", "Memory"]  # the step is too old
-    recorder.lost(101, 1002 * MS)
+    recorder.lost("unet-0", 101, 1002 * MS)
     told = decode(recorder.recording(10.0, 1002 * MS, 99, WORKERS))
     assert [type(fact).__name__ for fact in told.facts] == ["Heard", "Level", "Memory", "Lost"]
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator import timeline, trace
-from orchestrator.recording import Fact, Level, Memory, Recording
+from orchestrator.recording import Fact, Level, Lost, Memory, Recording
 from tests.unit.test_recording import MS, WORKERS, histories, life, put, recording, stepped, timed, took
 
 Events = list[dict[str, Any]]
@@ -126,9 +126,11 @@ def test_counters_tell_the_queue_the_slots_and_the_memory() -> None:
 
 
 def test_a_process_that_has_ended_is_shown_as_such() -> None:
-    events = timeline.events(recording(took("vae-0", 202, 1, 0), put("vae-0", 202, 1, 0, 5)))
+    ended = Lost(6 * MS, "unet-0", 201)
+    events = timeline.events(recording(took("vae-0", 202, 1, 0), put("vae-0", 202, 1, 0, 5), ended))
     check(events)
     assert names(events, "process_name")[202, 0] == "vae-0 (ended)"
+    assert names(events, "process_name")[201, 0] == "unet-0 (ended)"  # it died before it could say anything
 
 
 @given(histories, st.integers(0, 60_000), st.integers(0, 150_000), st.sampled_from([1, 1000]))
