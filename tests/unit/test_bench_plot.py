@@ -66,6 +66,7 @@ def test_a_load_of_which_nothing_came_is_drawn_too(tmp_path: Path) -> None:
     records = [Record("kind", 0.0, 0.0, None, None, 0.1, [], "overloaded")]
     level = Level(Closed(1), [Round(Played(records, 0.0, 0.1), recent([STAGE]))], None)
     draw(tmp_path / "bench.png", Measured([level], None, status()), [])
+    assert (tmp_path / "bench.png").stat().st_size > 0
 
 
 @pytest.mark.parametrize("name", ["none/bench.png", "bench.txt"])
