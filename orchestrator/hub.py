@@ -23,7 +23,7 @@ from orchestrator.recorder import Recorder
 from orchestrator.router import Router
 from orchestrator.supervisor import Supervisor
 from orchestrator.weights import card
-from stages.core import wire
+from stages.core import pipes, wire
 from stages.core.arena import Arena, Layout
 from stages.core.board import Board, Doing
 from stages.core.config import Config
@@ -174,7 +174,7 @@ class Hub:
                 case routing.ToStage(stage, message):
                     if stage in self._children:
                         self._stages.send(self._children[stage].pid, message)
-                        if isinstance(message, wire.Run):
+                        if isinstance(message, pipes.Run):
                             self._recorder.sent(stage, message, self._router.job(message.job), time.monotonic_ns())
                             self._lease(self._leases.wants(stage))
                 case routing.ToClient(client, answer, payload):
@@ -187,9 +187,9 @@ class Hub:
         for action in actions:
             match action:
                 case leasing.Grant(stage):
-                    self._stages.send(self._children[stage].pid, wire.Grant())
+                    self._stages.send(self._children[stage].pid, pipes.Grant())
                 case leasing.AskBack(stage):
-                    self._stages.send(self._children[stage].pid, wire.AskBack())
+                    self._stages.send(self._children[stage].pid, pipes.AskBack())
                 case _:
                     assert_never(action)
 
@@ -199,7 +199,7 @@ class Hub:
                 case supervision.Spawn(stage):
                     self._spawn(stage)
                 case supervision.Stop(stage):
-                    self._stages.send(self._children[stage].pid, wire.Stop())
+                    self._stages.send(self._children[stage].pid, pipes.Stop())
                 case supervision.Kill(stage):
                     self._children[stage].kill()
                 case supervision.GiveUp(error):
@@ -224,12 +224,12 @@ class Hub:
 
     # Hearing.
 
-    def _hear(self, pid: int, message: wire.FromStage) -> None:
+    def _hear(self, pid: int, message: pipes.FromStage) -> None:
         stage = next(name for name, child in self._children.items() if child.pid == pid)
         match message:
-            case wire.Hello():
+            case pipes.Hello():
                 pass  # its connection is known now
-            case wire.Loaded(load_s, core_list, threads, precision):
+            case pipes.Loaded(load_s, core_list, threads, precision):
                 log.info(
                     "%s loaded in %.2f s on cores %s, %d threads, %s", stage, load_s, core_list, threads, precision
                 )
@@ -237,15 +237,15 @@ class Hub:
                 self._observer.loaded[stage] = message
                 self._observer.serving_since[stage] = time.monotonic()
                 self._route(self._router.serving(stage, pid, time.monotonic_ns()))
-            case wire.LoadFailed(code, text):
+            case pipes.LoadFailed(code, text):
                 self._supervisor.load_failed(stage, code, text)
-            case wire.Took() | wire.Stepped() | wire.Put() | wire.Dropped() | wire.Fault():
+            case pipes.Took() | pipes.Stepped() | pipes.Put() | pipes.Dropped() | pipes.Fault():
                 now_ns = time.monotonic_ns()
                 self._recorder.heard(stage, pid, message, now_ns)
                 self._route(self._router.report(stage, message, now_ns))
-            case wire.Sketched():
+            case pipes.Sketched():
                 self._route(self._router.sketched(message))
-            case wire.Yielded():
+            case pipes.Yielded():
                 self._lease(self._leases.yielded(stage, more=self._router.has_work(stage)))
             case _:
                 assert_never(message)

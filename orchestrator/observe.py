@@ -20,7 +20,7 @@ from orchestrator.recorder import Recorder
 from orchestrator.recording import Worker
 from orchestrator.router import Router
 from orchestrator.supervisor import State, Supervisor
-from stages.core import cores, wire
+from stages.core import cores, pipes, wire
 from stages.core.arena import Arena
 from stages.core.board import Board, Doing, Row
 
@@ -80,7 +80,7 @@ class Observer:
         self._started = time.monotonic()
         self.serving_since: dict[str, float] = {}
         """When each stage process had loaded."""
-        self.loaded: dict[str, wire.Loaded] = {}
+        self.loaded: dict[str, pipes.Loaded] = {}
         """What each stage process said when it had loaded."""
 
     @property

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from orchestrator.jobs import Job
 from orchestrator.recording import Fact, Heard, Level, Lost, Memory, Recording, Sent, Worker, encode
-from stages.core import wire
+from stages.core import pipes
 
 FACTS = 1 << 16
 """Facts kept, the newest ones; some 60 an image of 25 steps."""
@@ -21,7 +21,7 @@ class Recorder:
         self._facts: deque[Fact] = deque(maxlen=facts)
         self._level = (0, 0)
 
-    def sent(self, stage: str, run: wire.Run, job: Job | None, now_ns: int) -> None:
+    def sent(self, stage: str, run: pipes.Run, job: Job | None, now_ns: int) -> None:
         """A job goes to a stage."""
         if job is not None:
             text = job.request.prompt[:_PROMPT_CHARS]
@@ -29,7 +29,7 @@ class Recorder:
                 Sent(now_ns, stage, run.job, run.output.index, job.prompt.id, text, job.index, job.submitted_ns)
             )
 
-    def heard(self, stage: str, pid: int, report: wire.Report, now_ns: int) -> None:
+    def heard(self, stage: str, pid: int, report: pipes.Report, now_ns: int) -> None:
         """A stage has reported."""
         self._facts.append(Heard(now_ns, stage, pid, report))
 
@@ -60,7 +60,7 @@ class Recorder:
 def _momentary(fact: Fact) -> bool:
     """Whether it says nothing of any later moment."""
     match fact:
-        case Heard(report=wire.Stepped()) | Memory():
+        case Heard(report=pipes.Stepped()) | Memory():
             return True
         case _:
             return False

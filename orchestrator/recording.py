@@ -9,7 +9,7 @@ from typing import TypeVar, assert_never
 
 import msgspec
 
-from stages.core import wire
+from stages.core import pipes, wire
 from stages.core.errors import NoAnswer
 from stages.core.wire import Kind
 
@@ -41,7 +41,7 @@ class Heard(_Fact, frozen=True):
 
     stage: str
     pid: int
-    report: wire.Report
+    report: pipes.Report
 
 
 class Lost(_Fact, frozen=True):
@@ -148,7 +148,7 @@ def forwards(recording: Recording) -> list[Forward]:
     found: list[Forward] = []
     for fact in recording.facts:
         match fact:
-            case Heard(stage=stage, pid=pid, report=wire.Stepped() as stepped):
+            case Heard(stage=stage, pid=pid, report=pipes.Stepped() as stepped):
                 forward = (stage, pid, stepped.began_ns, stepped.ended_ns)
                 together.setdefault(forward, []).append((stepped.job, stepped.step))
             case _:
@@ -192,15 +192,15 @@ def _stays(recording: Recording) -> Iterator[tuple[str, int, int, int, int, bool
         match fact:
             case Heard(at_ns, stage, pid, report):
                 match report:
-                    case wire.Took():
+                    case pipes.Took():
                         taken[pid, report.job] = (stage, report.began_ns)
-                    case wire.Put():
+                    case pipes.Put():
                         taken.pop((pid, report.job), None)
                         yield stage, pid, report.job, report.began_ns, report.ended_ns, True
-                    case wire.Fault() | wire.Dropped():
+                    case pipes.Fault() | pipes.Dropped():
                         if (pid, report.job) in taken:
                             yield stage, pid, report.job, taken.pop((pid, report.job))[1], at_ns, False
-                    case wire.Stepped():
+                    case pipes.Stepped():
                         pass
                     case _:
                         assert_never(report)

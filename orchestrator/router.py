@@ -21,7 +21,7 @@ from orchestrator.forecast import Forecast
 from orchestrator.jobs import Job, Prompt, Stage
 from orchestrator.plan import OUTPUT_POOL, OVERTAKERS, Plan
 from orchestrator.request import resolve
-from stages.core import wire
+from stages.core import pipes, wire
 from stages.core.arena import Arena, SlotRef
 from stages.core.errors import (
     Cancelled,
@@ -58,7 +58,7 @@ class ToStage(NamedTuple):
     """Send `message` to the stage process `stage`."""
 
     stage: str
-    message: wire.ToStage
+    message: pipes.ToStage
 
 
 class ToClient(NamedTuple):
@@ -222,7 +222,7 @@ class Router:
                 self._waiting[job.kind].append(job)
         return self._pump(now_ns)
 
-    def sketched(self, sketched: wire.Sketched) -> list[Action]:
+    def sketched(self, sketched: pipes.Sketched) -> list[Action]:
         """A preview has been drawn; shown if it is still news."""
         job = self._jobs.get(sketched.job)
         if job is not None and not job.cancelled and sketched.step > job.previewed:
@@ -237,24 +237,24 @@ class Router:
         vae = next((stage for stage in self._stages.values() if stage.kind == "vae" and stage.pid is not None), None)
         if vae is not None:
             shape = self._plan.card.latent_shape(job.request.width, job.request.height)
-            self._actions.append(ToStage(vae.name, wire.Sketch(job.number, job.output, shape)))
+            self._actions.append(ToStage(vae.name, pipes.Sketch(job.number, job.output, shape)))
 
-    def report(self, stage: str, report: wire.Report, now_ns: int) -> list[Action]:
+    def report(self, stage: str, report: pipes.Report, now_ns: int) -> list[Action]:
         """A stage says how a job of it stands. What is said of jobs it does not have (any more) is ignored."""
         job = self._jobs.get(report.job)
         if job is None or job.stage != stage:
             return []
         match report:
-            case wire.Took():
+            case pipes.Took():
                 self._took(job, report, now_ns)
                 return self._take()
-            case wire.Stepped():
+            case pipes.Stepped():
                 # No stage has room now that had none before; but the order may have changed.
                 self._stepped(job, report, now_ns)
                 return self._pump(now_ns, ("unet",))
-            case wire.Put():
+            case pipes.Put():
                 self._put(job, report, now_ns)
-            case wire.Fault():
+            case pipes.Fault():
                 self._release(job)
                 if job.cancelled:
                     self._forget(job, now_ns)
@@ -262,18 +262,18 @@ class Router:
                     self._begin_anew(job, by_code(report.code)(report.message), now_ns)
                 else:
                     self._fail(job.prompt, by_code(report.code)(report.message), now_ns)
-            case wire.Dropped():
+            case pipes.Dropped():
                 self._release(job)
                 self._forget(job, now_ns)
         return self._pump(now_ns)
 
-    def _took(self, job: Job, took: wire.Took, now_ns: int) -> None:
+    def _took(self, job: Job, took: pipes.Took, now_ns: int) -> None:
         if job.put_ns:
             self.hops_us.append((took.began_ns - job.put_ns) / 1000)
             job.put_ns = 0
         self._progress(job, took.step, took.steps, now_ns)
 
-    def _stepped(self, job: Job, stepped: wire.Stepped, now_ns: int) -> None:
+    def _stepped(self, job: Job, stepped: pipes.Stepped, now_ns: int) -> None:
         rows = self._plan.card.rows(job.request.guidance_scale)
         self.forecast.estimate.learn("unet", stepped.cost_ns, job.request.pixels, rows)
         if job.prompt.trace:
@@ -295,7 +295,7 @@ class Router:
         message = wire.Progress(id=prompt.id, stage=job.kind, step=step, steps=steps, index=job.index, eta_s=eta)
         self._actions.append(ToClient(prompt.client, message))
 
-    def _put(self, job: Job, put: wire.Put, now_ns: int) -> None:
+    def _put(self, job: Job, put: pipes.Put, now_ns: int) -> None:
         """Accept a stage's output: only now its input is not needed any more."""
         assert job.output is not None
         if job.kind != "unet":
@@ -398,16 +398,16 @@ class Router:
         stage.jobs.append(job.number)
         self._actions.append(ToStage(stage.name, self._run(job)))
 
-    def _run(self, job: Job) -> wire.Run:
+    def _run(self, job: Job) -> pipes.Run:
         request = job.request
         assert job.output is not None
         if job.kind == "text":
             guided = self._plan.card.rows(request.guidance_scale) == 2
             prompts = (request.negative_prompt, request.prompt) if guided else (request.prompt,)
-            return wire.RunText(job.number, job.output, prompts, request.syntax, request.clip_skip)
+            return pipes.RunText(job.number, job.output, prompts, request.syntax, request.clip_skip)
         assert job.input is not None
         if job.kind == "unet":
-            return wire.RunUnet(
+            return pipes.RunUnet(
                 job.number,
                 job.output,
                 job.input,
@@ -422,7 +422,7 @@ class Router:
                 job.claim,
             )
         metadata = request.metadata(self._plan.card)
-        return wire.RunVae(job.number, job.output, job.input, job.input_shape, request.output_format, metadata)
+        return pipes.RunVae(job.number, job.output, job.input, job.input_shape, request.output_format, metadata)
 
     def _drop_late(self, now_ns: int) -> None:
         """Fail prompts that have not begun and cannot be done by their deadline."""
@@ -469,7 +469,7 @@ class Router:
                     self._waiting[job.kind].remove(job)
                 self._forget(job, now_ns)
             else:
-                self._actions.append(ToStage(job.stage, wire.Drop(number)))
+                self._actions.append(ToStage(job.stage, pipes.Drop(number)))
 
     def _forget(self, job: Job, now_ns: int) -> None:
         """Free the job's slots and strike it off."""

@@ -16,8 +16,8 @@ from stages.core.board import Beacon, Doing
 from stages.core.config import StageSpec
 from stages.core.errors import StartFailed, TriptychError
 from stages.core.link import StageLink
+from stages.core.pipes import Hello, Loaded, LoadFailed
 from stages.core.region import Region
-from stages.core.wire import Hello, Loaded, LoadFailed
 from stages.implementation import implementation
 
 _PR_SET_PDEATHSIG = 1

@@ -5,7 +5,7 @@ from typing import assert_never
 from stages.core.board import Doing
 from stages.core.errors import StageFault, TriptychError
 from stages.core.link import StageLink
-from stages.core.wire import AskBack, Drop, Dropped, Fault, Grant, RunText, RunUnet, RunVae, Sketch, Stop, Yielded
+from stages.core.pipes import AskBack, Drop, Dropped, Fault, Grant, RunText, RunUnet, RunVae, Sketch, Stop, Yielded
 from stages.stage import Stage
 
 

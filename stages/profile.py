@@ -24,8 +24,9 @@ from stages.core.config import StageSpec
 from stages.core.errors import StartFailed, TriptychError
 from stages.core.model import TOKENS, ModelCard, read_card
 from stages.core.order import Claim
+from stages.core.pipes import Fault, Put, Run, RunText, RunUnet, RunVae
 from stages.core.point import Point
-from stages.core.wire import Fault, Kind, Put, Run, RunText, RunUnet, RunVae
+from stages.core.wire import Kind
 from stages.stage import Stage
 
 _ENOUGH_S = 0.5

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 from stages.core.arena import View
 from stages.core.board import Beacon, Doing
 from stages.core.config import StageSpec
-from stages.core.wire import Put, Report, Run, Sketch, Sketched, Took
+from stages.core.pipes import Put, Report, Run, Sketch, Sketched, Took
 
 
 class Stage(ABC):

@@ -22,7 +22,7 @@ from orchestrator.tuning.clockwork import Clockwork
 from orchestrator.tuning.curves import Curves
 from orchestrator.tuning.sharing import Sharing, Work
 from orchestrator.tuning.twin import OneByOneTwin, Twin, UnetTwin
-from stages.core import cores, wire
+from stages.core import cores, pipes, wire
 from stages.core.arena import Arena, Layout, PoolSpec, View
 from stages.core.link import NEWS_S
 
@@ -102,7 +102,7 @@ class _Simulation:
             self._twins[spec.name] = kind(spec, plan.card, view, curves, self._clock, self._said)
             self._views.append(view)
         self._inbox: deque[Callable[[], None]] = deque()
-        self._unsent: dict[str, list[wire.FromStage]] = {}
+        self._unsent: dict[str, list[pipes.FromStage]] = {}
         self._sent_s: dict[str, float] = {}
         self._hub_busy = False
         self._waiting = deque(arrivals)
@@ -188,23 +188,23 @@ class _Simulation:
 
         self._clock.begin(Work(HUB, None, self._conditions.message_s, 1.0, done))
 
-    def _said(self, twin: Twin, messages: list[wire.FromStage]) -> None:
+    def _said(self, twin: Twin, messages: list[pipes.FromStage]) -> None:
         """As stages.core.link.StageLink: news of steps may wait, and all that goes together is one frame."""
         unsent = self._unsent.setdefault(twin.spec.name, [])
         unsent += messages
-        news_only = all(isinstance(message, wire.Stepped) for message in messages)
+        news_only = all(isinstance(message, pipes.Stepped) for message in messages)
         if news_only and self._clock.now - self._sent_s.get(twin.spec.name, 0.0) < NEWS_S:
             return
         self._unsent[twin.spec.name] = []
         self._sent_s[twin.spec.name] = self._clock.now
         self._to_hub(lambda: self._hear(twin.spec.name, unsent))
 
-    def _hear(self, stage: str, messages: list[wire.FromStage]) -> None:
+    def _hear(self, stage: str, messages: list[pipes.FromStage]) -> None:
         for message in messages:
             match message:
-                case wire.Took() | wire.Stepped() | wire.Put():
+                case pipes.Took() | pipes.Stepped() | pipes.Put():
                     self._perform(self._router.report(stage, message, self._clock.now_ns))
-                case wire.Yielded():
+                case pipes.Yielded():
                     self._lease(self._leases.yielded(stage, more=self._router.has_work(stage)))
                 case _:
                     pass
@@ -217,7 +217,7 @@ class _Simulation:
             match action:
                 case router.ToStage(stage, message):
                     self._to_stage(stage, message)
-                    if isinstance(message, wire.Run):
+                    if isinstance(message, pipes.Run):
                         self._lease(self._leases.wants(stage))
                 case router.ToClient(_, answer, _):
                     if isinstance(answer, wire.Accepted | wire.Image | wire.Done | wire.Failed):
@@ -228,7 +228,7 @@ class _Simulation:
 
     def _lease(self, actions: list[lease.Action]) -> None:
         for action in actions:
-            self._to_stage(action.stage, wire.Grant() if isinstance(action, lease.Grant) else wire.AskBack())
+            self._to_stage(action.stage, pipes.Grant() if isinstance(action, lease.Grant) else pipes.AskBack())
 
-    def _to_stage(self, stage: str, message: wire.ToStage) -> None:
+    def _to_stage(self, stage: str, message: pipes.ToStage) -> None:
         self._clock.after(self._conditions.wire_s, lambda: self._twins[stage].hear(message))

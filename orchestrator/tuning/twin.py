@@ -15,19 +15,19 @@ import msgspec
 from orchestrator.tuning.clockwork import Clockwork
 from orchestrator.tuning.curves import Cost, Curves
 from orchestrator.tuning.sharing import Done, Work
-from stages.core import cores, order, wire
+from stages.core import cores, order, pipes
 from stages.core.arena import View
 from stages.core.config import StageSpec
 from stages.core.model import TOKENS, ModelCard
 from stages.core.packing import pack, worth_compiling
 
-Say = Callable[["Twin", list[wire.FromStage]], None]
+Say = Callable[["Twin", list[pipes.FromStage]], None]
 """Sends the messages of one unit of work on their way to the hub."""
 
 Until = Callable[[Done], None]
 """Something to wait for: has what it is given called when it has come to pass."""
 
-Unit = Iterator[wire.FromStage | Until]
+Unit = Iterator[pipes.FromStage | Until]
 """One unit of work: what is said, and what is waited for."""
 
 _SHORTEST = 0.5
@@ -50,7 +50,7 @@ class Twin:
         self.clock = clock
         self.cores = cores.parse(spec.cores)
         self._say = say
-        self._inbox: deque[wire.ToStage] = deque()
+        self._inbox: deque[pipes.ToStage] = deque()
         self._dice = random.Random(spec.number)
         self._may_work = not spec.takes_turns
         self._worked = self._asked_back = self._in_unit = False
@@ -60,7 +60,7 @@ class Twin:
         """Whether there is nothing to do until the next message."""
         raise NotImplementedError
 
-    def admit(self, run: wire.Run) -> None:
+    def admit(self, run: pipes.Run) -> None:
         """Take a job in."""
         raise NotImplementedError
 
@@ -68,7 +68,7 @@ class Twin:
         """One unit of work."""
         raise NotImplementedError
 
-    def hear(self, message: wire.ToStage) -> None:
+    def hear(self, message: pipes.ToStage) -> None:
         """A message has arrived; it is read when the unit of work at hand is done."""
         self._inbox.append(message)
         if not self._in_unit:
@@ -78,11 +78,11 @@ class Twin:
         """Go round the loop of stages.loop once, as far as it goes without waiting."""
         while self._inbox:
             match self._inbox.popleft():
-                case wire.RunText() | wire.RunUnet() | wire.RunVae() as run:
+                case pipes.RunText() | pipes.RunUnet() | pipes.RunVae() as run:
                     self.admit(run)
-                case wire.Grant():
+                case pipes.Grant():
                     self._may_work = True
-                case wire.AskBack():
+                case pipes.AskBack():
                     self._asked_back = self._may_work
                 case _:
                     pass
@@ -94,7 +94,7 @@ class Twin:
 
     def _go_on(self, unit: Unit) -> None:
         """To the next thing that the unit waits for, or to its end."""
-        said: list[wire.FromStage] = []
+        said: list[pipes.FromStage] = []
         until: Until | None = None
         for each in unit:
             if not isinstance(each, msgspec.Struct):
@@ -117,22 +117,22 @@ class Twin:
     def _yield(self) -> None:
         if self.spec.takes_turns and self._may_work and (self._asked_back or self.idle):
             self._may_work = self._worked = self._asked_back = False
-            self._say(self, [wire.Yielded()])
+            self._say(self, [pipes.Yielded()])
 
-    def seconds(self, cost: Cost, run: wire.Run) -> float:
+    def seconds(self, cost: Cost, run: pipes.Run) -> float:
         """Of this one unit of work: no two take equally long."""
         return cost.seconds * self._size(run) * max(_SHORTEST, self._dice.gauss(1.0, cost.deviation))
 
-    def _size(self, run: wire.Run) -> float:
+    def _size(self, run: pipes.Run) -> float:
         """How much larger than the one that was measured the job's picture is."""
         width, height = self.spec.sizes[0]
-        if isinstance(run, wire.RunUnet):
+        if isinstance(run, pipes.RunUnet):
             return run.width * run.height / (width * height)
-        if isinstance(run, wire.RunVae):
+        if isinstance(run, pipes.RunVae):
             return math.prod(run.input_shape) / math.prod(self.card.latent_shape(width, height))
         return 1.0
 
-    def seal(self, run: wire.Run) -> None:
+    def seal(self, run: pipes.Run) -> None:
         """Mark the job's output as written."""
         self.view.write(run.output)
         self.view.seal(run.output, 0)
@@ -145,14 +145,14 @@ class OneByOneTwin(Twin):
         self, spec: StageSpec, card: ModelCard, view: View, curves: Curves, clock: Clockwork, say: Say
     ) -> None:
         super().__init__(spec, card, view, curves, clock, say)
-        self._queue: deque[wire.Run] = deque()
+        self._queue: deque[pipes.Run] = deque()
 
     @property
     def idle(self) -> bool:
         """Whether no job waits."""
         return not self._queue
 
-    def admit(self, run: wire.Run) -> None:
+    def admit(self, run: pipes.Run) -> None:
         """Append the job."""
         self._queue.append(run)
 
@@ -160,15 +160,15 @@ class OneByOneTwin(Twin):
         """The oldest job."""
         run = self._queue.popleft()
         began = self.clock.now_ns
-        yield wire.Took(run.job, began)
+        yield pipes.Took(run.job, began)
         cost = self.curves.cost(self.spec.kind, self.spec.threads)
         seconds = self.seconds(cost, run)
         yield lambda done: self.clock.begin(Work(self.spec.name, self.cores, seconds, cost.cores, done))
         self.seal(run)
-        yield wire.Put(run.job, run.output, self._shape(run), began, self.clock.now_ns)
+        yield pipes.Put(run.job, run.output, self._shape(run), began, self.clock.now_ns)
 
-    def _shape(self, run: wire.Run) -> tuple[int, ...]:
-        if isinstance(run, wire.RunText):
+    def _shape(self, run: pipes.Run) -> tuple[int, ...]:
+        if isinstance(run, pipes.RunText):
             return (len(run.prompts), TOKENS, self.card.embed_dim)
         return (0,)
 
@@ -177,7 +177,7 @@ class OneByOneTwin(Twin):
 class _Sequence:
     """A job inside the U-Net."""
 
-    run: wire.RunUnet
+    run: pipes.RunUnet
     step: int = 0
     flying: bool = False
     taken_ns: int = 0
@@ -221,9 +221,9 @@ class UnetTwin(Twin):
         """Whether no sequence is here, and no forward in flight."""
         return not self._sequences and not self._flights
 
-    def admit(self, run: wire.Run) -> None:
+    def admit(self, run: pipes.Run) -> None:
         """Take a sequence in."""
-        assert isinstance(run, wire.RunUnet)
+        assert isinstance(run, pipes.RunUnet)
         self._sequences.append(_Sequence(run))
 
     def unit(self) -> Unit:
@@ -235,13 +235,13 @@ class UnetTwin(Twin):
         while self.spec.takes_turns and self._flights:
             yield from self._land(self._flights.popleft())
 
-    def _launch(self, group: list[_Sequence]) -> Iterator[wire.FromStage]:
+    def _launch(self, group: list[_Sequence]) -> Iterator[pipes.FromStage]:
         now = self.clock.now_ns
         for sequence in group:
             sequence.flying = True
             if not sequence.taken_ns:
                 sequence.taken_ns = now
-                yield wire.Took(sequence.run.job, now, 0, sequence.run.steps)
+                yield pipes.Took(sequence.run.job, now, 0, sequence.run.steps)
         flight = _Flight(group, sum(sequence.rows for sequence in group), now)
         self._flights.append(flight)
         threads, streams = self.spec.threads, self.spec.streams
@@ -270,12 +270,12 @@ class UnetTwin(Twin):
         for sequence in flight.group:
             run = sequence.run
             cost_ns = round((ended - flight.began_ns) * sequence.rows / flight.rows / self.spec.streams)
-            yield wire.Stepped(run.job, sequence.step, run.steps, flight.began_ns, ended, cost_ns)
+            yield pipes.Stepped(run.job, sequence.step, run.steps, flight.began_ns, ended, cost_ns)
             if sequence.step == run.steps:
                 self._sequences.remove(sequence)
                 self.seal(run)
                 shape = self.card.latent_shape(run.width, run.height)
-                yield wire.Put(run.job, run.output, shape, sequence.taken_ns, ended)
+                yield pipes.Put(run.job, run.output, shape, sequence.taken_ns, ended)
 
     def _group(self) -> list[_Sequence]:
         now = self.clock.now

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import zmq
 
-from stages.core import wire
+from stages.core import pipes, wire
 from stages.core.errors import NoAnswer, StartFailed
 
 NEWS_S = 0.04
@@ -116,7 +116,7 @@ class StageHub:
         """Listen to the process `pid`, which has been started."""
         self._routing_ids[pid] = None
 
-    def receive(self) -> Iterator[tuple[int, wire.FromStage]]:
+    def receive(self) -> Iterator[tuple[int, pipes.FromStage]]:
         """All messages of expected processes that have arrived, each with the pid the kernel names as its sender.
 
         What comes from anybody else, and what is no message, is dropped.
@@ -132,20 +132,20 @@ class StageHub:
             if pid is None or pid not in self._routing_ids:
                 continue
             try:
-                messages = wire.unpack_from_stage(frame.bytes)
+                messages = pipes.unpack_from_stage(frame.bytes)
             except wire.UNREADABLE:
                 continue
             self._routing_ids[pid] = bytes(routing_id.buffer)
             for message in messages:
                 yield pid, message
 
-    def send(self, pid: int, message: wire.ToStage) -> None:
+    def send(self, pid: int, message: pipes.ToStage) -> None:
         """Send to the stage process `pid`; to one that is gone, nothing: its death is told by other means."""
         routing_id = self._routing_ids.get(pid)
         if routing_id is None:
             return
         try:
-            self.socket.send_multipart((routing_id, wire.pack_to_stage(message)), zmq.NOBLOCK)
+            self.socket.send_multipart((routing_id, pipes.pack_to_stage(message)), zmq.NOBLOCK)
         except zmq.ZMQError as error:
             if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 raise
@@ -170,38 +170,38 @@ class StageLink:
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
         self._poller.register(lifeline, zmq.POLLIN)
-        self._unsent: list[wire.FromStage] = []
+        self._unsent: list[pipes.FromStage] = []
         self._sent_s = 0.0
 
     def orphaned(self) -> bool:
         """Whether the orchestrator has died: nothing is ever written on the life-line, so readable means closed."""
         return bool(select.select([self._lifeline], [], [], 0)[0])
 
-    def receive(self, wait: bool) -> Iterator[wire.ToStage]:
+    def receive(self, wait: bool) -> Iterator[pipes.ToStage]:
         """All messages that have arrived; with `wait`, at least one, or none if orphaned meanwhile."""
         if wait:
             self.flush()
             self._poller.poll()
         while True:
             try:
-                yield wire.unpack_to_stage(self._socket.recv(zmq.NOBLOCK))
+                yield pipes.unpack_to_stage(self._socket.recv(zmq.NOBLOCK))
             except zmq.Again:
                 return
 
-    def send(self, message: wire.FromStage) -> None:
+    def send(self, message: pipes.FromStage) -> None:
         """Send to the hub, in the order of the calls.
 
         News of a step may wait a moment for company: to wake the hub takes longer than to tell it, and the steps of a
         small model are as short as ten wakings.
         """
         self._unsent.append(message)
-        if not isinstance(message, wire.Stepped) or time.monotonic() - self._sent_s >= NEWS_S:
+        if not isinstance(message, pipes.Stepped) or time.monotonic() - self._sent_s >= NEWS_S:
             self.flush()
 
     def flush(self) -> None:
         """Let what waits go now."""
         if self._unsent:
-            self._socket.send(wire.pack_from_stage(self._unsent))
+            self._socket.send(pipes.pack_from_stage(self._unsent))
             self._unsent.clear()
             self._sent_s = time.monotonic()
 

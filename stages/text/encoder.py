@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from stages.core import embeds
 from stages.core.embeds import Floats
 from stages.core.model import TOKENS, ModelCard, read_card
-from stages.core.wire import RunText
+from stages.core.pipes import RunText
 from stages.runtime import Runtime
 from stages.stage import OneByOne
 from stages.text.cache import EmbedCache

@@ -9,7 +9,7 @@ from stages.core import embeds
 from stages.core.arena import Bytes
 from stages.core.embeds import Floats
 from stages.core.model import ModelCard
-from stages.core.wire import RunUnet
+from stages.core.pipes import RunUnet
 
 
 def conditioning(run: RunUnet, card: ModelCard, payload: Bytes) -> dict[str, Floats]:

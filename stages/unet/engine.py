@@ -14,7 +14,7 @@ from stages.core.board import Doing
 from stages.core.errors import BadOutput, ModelError
 from stages.core.model import TOKENS, ModelCard, read_card
 from stages.core.packing import pack
-from stages.core.wire import Fault, Put, Report, Run, RunUnet, Stepped, Took
+from stages.core.pipes import Fault, Put, Report, Run, RunUnet, Stepped, Took
 from stages.runtime import Forward, Runtime
 from stages.stage import Stage
 from stages.unet import schedules

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from stages.core.arena import Bytes
 from stages.core.checkpoint import Checkpoint
-from stages.core.wire import RunUnet
+from stages.core.pipes import RunUnet
 from stages.unet.noise import TorchGenerator
 from stages.unet.schedules import Schedule
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from stages.core.checkpoint import Checkpoint
 from stages.core.errors import BadOutput, StaleSlot
 from stages.core.model import ModelCard, read_card
-from stages.core.wire import RunVae, Sketch, Sketched
+from stages.core.pipes import RunVae, Sketch, Sketched
 from stages.runtime import Forward, Runtime
 from stages.stage import OneByOne
 from stages.vae.picture import encode

@@ -9,7 +9,8 @@ from stages.core.board import Beacon, Board
 from stages.core.config import Config, ModelConfig
 from stages.core.embeds import Embeds
 from stages.core.model import read_card
-from stages.core.wire import RunText, Syntax
+from stages.core.pipes import RunText
+from stages.core.wire import Syntax
 from stages.text.encoder import TextStage
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from stages.core.board import Doing
 from stages.core.checkpoint import Checkpoint
-from stages.core.wire import Put, Report, Run, RunText, RunUnet, RunVae, Stepped, Took
+from stages.core.pipes import Put, Report, Run, RunText, RunUnet, RunVae, Stepped, Took
 from stages.stage import OneByOne, Stage
 from stages.vae.picture import encode
 

@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.client import Client
 from stages.core import wire
-from stages.core.wire import RunText, RunVae
+from stages.core.pipes import RunText, RunVae
 from tests.proc.stubs import StubText, StubVae
 from tests.server import STUBS, Server, eventually, run, serving
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from orchestrator.plan import OVERTAKERS, plan
 from orchestrator.router import Action, Router, ToClient
-from stages.core import wire
+from stages.core import pipes, wire
 from stages.core.arena import Arena, Layout, SlotRef, View
 from stages.core.checkpoint import Checkpoint
 from stages.core.config import Config, PipelineConfig
@@ -43,9 +43,9 @@ class Process:
     """A stage process: the jobs it holds, oldest first, those it was told to drop, and all it was ever sent."""
 
     view: View
-    held: list[wire.Run]
+    held: list[pipes.Run]
     drops: list[int]
-    runs: list[wire.Run]
+    runs: list[pipes.Run]
     began_ns: dict[int, int]
     alive: bool = False
 
@@ -117,32 +117,32 @@ class Fleet:
         process.held, process.drops, process.began_ns = [], [], {}
         return self._perform(self.router.lost(stage, at_work, self.tick()))
 
-    def report(self, stage: str, report: wire.Report) -> list[wire.HubMessage]:
+    def report(self, stage: str, report: pipes.Report) -> list[wire.HubMessage]:
         return self._perform(self.router.report(stage, report, self.tick()))
 
     def take(self, stage: str, job: int | None = None) -> list[wire.HubMessage]:
         """The stage takes a job up, by default the oldest one it holds."""
         process, run = self._held(stage, job)
         process.began_ns[run.job] = self.tick()
-        steps = run.steps if isinstance(run, wire.RunUnet) else 1
-        return self.report(stage, wire.Took(run.job, self.now_ns, 0, steps))
+        steps = run.steps if isinstance(run, pipes.RunUnet) else 1
+        return self.report(stage, pipes.Took(run.job, self.now_ns, 0, steps))
 
     def step(self, stage: str, job: int | None = None) -> list[wire.HubMessage]:
         """The U-Net does one step, and keeps a checkpoint in the slot as the real one does."""
         process, run = self._held(stage, job)
-        assert isinstance(run, wire.RunUnet)
+        assert isinstance(run, pipes.RunUnet)
         began = self.tick()
         shape = self.plan.card.latent_shape(run.width, run.height)
         checkpoint = Checkpoint(process.view.write(run.output), run.job, shape)
         step = self.steps_done(stage, run.job) + 1
         checkpoint.save(step, np.zeros(shape, np.float32), np.zeros((0, *shape), np.float32))
         ended = self._ended(run.kind, began)
-        return self.report(stage, wire.Stepped(run.job, step, run.steps, began, ended, ended - began))
+        return self.report(stage, pipes.Stepped(run.job, step, run.steps, began, ended, ended - began))
 
     def steps_done(self, stage: str, job: int | None = None) -> int:
         """What the checkpoint in the job's slot says."""
         process, run = self._held(stage, job)
-        assert isinstance(run, wire.RunUnet)
+        assert isinstance(run, pipes.RunUnet)
         payload = process.view.write(run.output)
         saved = Checkpoint(payload, run.job, self.plan.card.latent_shape(run.width, run.height)).restore()
         return saved.step if saved else 0
@@ -158,13 +158,13 @@ class Fleet:
         process.held.remove(run)
         began = process.began_ns.pop(run.job)
         ended = self.tick() if run.kind == "unet" else self._ended(run.kind, began)
-        return self.report(stage, wire.Put(run.job, run.output, (len(content),), began, ended))
+        return self.report(stage, pipes.Put(run.job, run.output, (len(content),), began, ended))
 
     def fault(self, stage: str, job: int | None = None, code: str = "stage_fault") -> list[wire.HubMessage]:
         process, run = self._held(stage, job)
         process.held.remove(run)
         process.began_ns.pop(run.job, None)
-        return self.report(stage, wire.Fault(run.job, code, "it broke"))
+        return self.report(stage, pipes.Fault(run.job, code, "it broke"))
 
     def obey(self, stage: str) -> list[wire.HubMessage]:
         """The stage drops the job it was told to drop first."""
@@ -172,13 +172,13 @@ class Fleet:
         job = process.drops.pop(0)
         process.held = [run for run in process.held if run.job != job]
         process.began_ns.pop(job, None)
-        return self.report(stage, wire.Dropped(job))
+        return self.report(stage, pipes.Dropped(job))
 
     def work(self, stage: str, job: int | None = None) -> list[wire.HubMessage]:
         """The stage does all that is left of a job, by default of the oldest one it holds."""
         process, run = self._held(stage, job)
         heard = [] if run.job in process.began_ns else self.take(stage, run.job)
-        if isinstance(run, wire.RunUnet):
+        if isinstance(run, pipes.RunUnet):
             while self.steps_done(stage, run.job) < run.steps:
                 heard += self.step(stage, run.job)
         return heard + self.put(stage, run.job)
@@ -224,16 +224,16 @@ class Fleet:
             if isinstance(action, ToClient):
                 self.answers.append(action)
                 heard.append(action.message)
-            elif isinstance(action.message, wire.Drop):
+            elif isinstance(action.message, pipes.Drop):
                 process = self.processes[action.stage]
                 assert action.message.job in self.jobs(action.stage)
                 process.drops.append(action.message.job)
             else:
-                assert not isinstance(action.message, wire.Stop)
+                assert not isinstance(action.message, pipes.Stop)
                 self._receive(action.stage, action.message)
         return heard
 
-    def _receive(self, stage: str, run: wire.Run) -> None:
+    def _receive(self, stage: str, run: pipes.Run) -> None:
         """Take a job in, and refuse what no router may send."""
         process = self.processes[stage]
         kind = stage.partition("-")[0]
@@ -247,27 +247,27 @@ class Fleet:
         process.view.write(run.output)  # StaleSlot if it was granted to another stage, or freed
         used = {slot.index for other in self.processes.values() for held in other.held for slot in slots(held)}
         assert used.isdisjoint(slot.index for slot in slots(run))
-        if not isinstance(run, wire.RunText):
+        if not isinstance(run, pipes.RunText):
             process.view.read(run.input)  # StaleSlot if it was freed
         process.held.append(run)
         process.runs.append(run)
 
-    def _held(self, stage: str, job: int | None) -> tuple[Process, wire.Run]:
+    def _held(self, stage: str, job: int | None) -> tuple[Process, pipes.Run]:
         process = self.processes[stage]
         return process, next(run for run in process.held if job in (None, run.job))
 
-    def _content(self, view: View, run: wire.Run) -> bytes:
+    def _content(self, view: View, run: pipes.Run) -> bytes:
         match run:
-            case wire.RunText():
+            case pipes.RunText():
                 return "\n".join(run.prompts).encode()
-            case wire.RunUnet():
+            case pipes.RunUnet():
                 assert run.input_shape == (len(view.read(run.input)),)
                 return view.read(run.input).tobytes() + f"|seed {run.seed}, {run.steps} steps".encode()
-            case wire.RunVae():
+            case pipes.RunVae():
                 assert run.input_shape == (len(view.read(run.input)),)
                 return view.read(run.input).tobytes() + f"|{run.format}".encode()
 
 
-def slots(run: wire.Run) -> tuple[SlotRef, ...]:
+def slots(run: pipes.Run) -> tuple[SlotRef, ...]:
     """The slots that a job holds while it is in a stage."""
-    return (run.output,) if isinstance(run, wire.RunText) else (run.output, run.input)
+    return (run.output,) if isinstance(run, pipes.RunText) else (run.output, run.input)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from orchestrator.plan import plan
-from stages.core import wire
+from stages.core import pipes
 from stages.core.arena import Arena, Layout, PoolSpec, SlotRef, View
 from stages.core.board import Beacon, Board, Doing
 from stages.core.checkpoint import Checkpoint
@@ -178,9 +178,9 @@ class Bench:
         self.text = View(self.arena.region.fd, layout, 0)
         self.view = View(self.arena.region.fd, layout, self.spec.number)
         self.stage = self.new_stage()
-        self.runs: dict[int, wire.RunUnet] = {}
+        self.runs: dict[int, pipes.RunUnet] = {}
         """Jobs that are in the stage."""
-        self.reports: list[wire.Report] = []
+        self.reports: list[pipes.Report] = []
         self.latents: dict[int, Floats] = {}
         """Final latents, by job."""
         self.ends: dict[int, list[str]] = {}
@@ -205,7 +205,7 @@ class Bench:
         embeds[:, 0, 0] = MARK + job
         self.text.seal(given, embeds.nbytes)
         self.send(
-            wire.RunUnet(
+            pipes.RunUnet(
                 job,
                 self.arena.reserve("latents", self.spec.number, job),
                 given,
@@ -220,7 +220,7 @@ class Bench:
             )
         )
 
-    def send(self, run: wire.RunUnet) -> None:
+    def send(self, run: pipes.RunUnet) -> None:
         self.runs[run.job] = run
         self.stage.admit(run)
 
@@ -235,14 +235,14 @@ class Bench:
             self.reports.append(report)
             assert report.job in self.runs, f"{report} of a job that has ended"
             match report:
-                case wire.Put():
+                case pipes.Put():
                     run = self.runs[report.job]
                     assert report.output == run.output
                     assert report.shape == CARD.latent_shape(run.width, run.height)
                     sealed = self.arena.read(report.output).view(np.float32)
                     self.latents[report.job] = sealed.reshape(report.shape).copy()
                     self.end(report.job, "put")
-                case wire.Fault():
+                case pipes.Fault():
                     assert report.code == BadOutput.code
                     self.end(report.job, "fault")
 
@@ -378,10 +378,10 @@ def test_every_job_ends_once_and_as_if_it_had_been_alone(
         [end] = bench.ends.get(job, ["never admitted"])
         gave_up = one.dropped is not None and one.dropped >= one.comes
         assert end in ({"fault"} if one.broken else {"put"}) | ({"dropped"} if gave_up else set())
-        assert bench.said(wire.Took).count(job) == (1 if end != "dropped" or job in bench.said(wire.Took) else 0)
+        assert bench.said(pipes.Took).count(job) == (1 if end != "dropped" or job in bench.said(pipes.Took) else 0)
         if end == "put":
             np.testing.assert_array_equal(bench.latents[job], alone(one.asked))
-            steps = [r.step for r in bench.reports if isinstance(r, wire.Stepped) and r.job == job]
+            steps = [r.step for r in bench.reports if isinstance(r, pipes.Stepped) and r.job == job]
             assert steps == list(range(1, len(steps) + 1))
     bench.close()
 
@@ -564,9 +564,9 @@ def test_a_job_goes_on_where_a_dead_process_was(schedule: str, done: int, bench:
     for run in runs:
         one.send(run)
     one.finish()
-    took = [report for report in one.reports[before:] if isinstance(report, wire.Took)]
+    took = [report for report in one.reports[before:] if isinstance(report, pipes.Took)]
     assert [report.step for report in took] == [done, done]
-    steps = [r.step for r in one.reports[before:] if isinstance(r, wire.Stepped) and r.job == 1]
+    steps = [r.step for r in one.reports[before:] if isinstance(r, pipes.Stepped) and r.job == 1]
     assert steps == list(range(done + 1, took[0].steps + 1))
     np.testing.assert_array_equal(one.latents[1], alone(asked))
     np.testing.assert_array_equal(one.latents[2], alone(other))
@@ -585,7 +585,7 @@ def test_a_job_that_a_dead_process_had_finished_is_put_down_at_once(bench: Calla
     one.stage = one.new_stage()  # and the last reports of the first one were never heard
     one.send(msgspec.structs.replace(run, output=one.arena.regrant(run.output, one.spec.number)))
     one.finish()
-    assert [type(report) for report in one.reports[before:]] == [wire.Took, wire.Put]
+    assert [type(report) for report in one.reports[before:]] == [pipes.Took, pipes.Put]
     np.testing.assert_allclose(one.latents[1], alone(asked), rtol=1e-6)
 
 
@@ -608,7 +608,7 @@ def test_a_step_that_a_dying_process_tore_is_done_again(bench: Callable[..., Ben
     one.send(again)
     before = len(one.reports)
     one.finish()
-    assert [r.step for r in one.reports[before:] if isinstance(r, wire.Stepped)] == [4, 5, 6]
+    assert [r.step for r in one.reports[before:] if isinstance(r, pipes.Stepped)] == [4, 5, 6]
     np.testing.assert_array_equal(one.latents[1], alone(asked))
 
 
@@ -661,7 +661,7 @@ def test_the_board_tells_whose_step_it_is(bench: Callable[..., Bench]) -> None:
     one = bench()
     one.admit(7, Asked(2))
     reports = one.stage.step()
-    assert isinstance(next(reports), wire.Took)
+    assert isinstance(next(reports), pipes.Took)
     row = one.board.read(one.spec.number)
     assert (row.doing, row.job, row.step, row.steps) == (Doing.BUSY, 7, 0, 2)
     list(reports)

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from orchestrator.lease import Action, AskBack, Grant, Leases
 from orchestrator.plan import plan
-from stages.core import wire
+from stages.core import pipes
 from stages.core.arena import Layout, SlotRef, View
 from stages.core.board import Beacon, Board, Doing
 from stages.core.config import Config, PipelineConfig, StageSpec
@@ -250,23 +250,23 @@ class FakeStage(Stage):
     def idle(self) -> bool:
         return not self.jobs
 
-    def admit(self, run: wire.Run) -> None:
+    def admit(self, run: pipes.Run) -> None:
         self.jobs += [run.job, run.job]
 
     def drop(self, job: int) -> None:
         self.jobs = [other for other in self.jobs if other != job]
 
-    def step(self) -> Iterator[wire.Report]:
-        yield wire.Stepped(self.jobs.pop(0), 1, 1, 0, 1, 1)
+    def step(self) -> Iterator[pipes.Report]:
+        yield pipes.Stepped(self.jobs.pop(0), 1, 1, 0, 1, 1)
 
 
 class BusyStage(FakeStage):
     """Says on the board what it does."""
 
-    def admit(self, run: wire.Run) -> None:
+    def admit(self, run: pipes.Run) -> None:
         self.jobs += [run.job] * 9
 
-    def step(self) -> Iterator[wire.Report]:
+    def step(self) -> Iterator[pipes.Report]:
         self.beacon.beat(Doing.BUSY, self.jobs[0])
         yield from super().step()
 
@@ -274,7 +274,7 @@ class BusyStage(FakeStage):
 class FakeLink:
     """Brings what was written down, a batch at a time; the orchestrator dies when there is no more."""
 
-    def __init__(self, *batches: list[wire.ToStage]) -> None:
+    def __init__(self, *batches: list[pipes.ToStage]) -> None:
         self.batches = deque(batches)
         self.said: list[str] = []
         self.waited: list[bool] = []
@@ -282,13 +282,13 @@ class FakeLink:
     def orphaned(self) -> bool:
         return not self.batches
 
-    def receive(self, wait: bool) -> list[wire.ToStage]:
+    def receive(self, wait: bool) -> list[pipes.ToStage]:
         self.waited.append(wait)
         self.said.append("|")
         return self.batches.popleft()
 
-    def send(self, message: wire.FromStage) -> None:
-        self.said.append("Fault" if isinstance(message, wire.Fault) else type(message).__name__)
+    def send(self, message: pipes.FromStage) -> None:
+        self.said.append("Fault" if isinstance(message, pipes.Fault) else type(message).__name__)
 
 
 @pytest.fixture
@@ -310,11 +310,11 @@ def stage(spec: StageSpec) -> Iterator[FakeStage]:
     board.close()
 
 
-def job(number: int) -> wire.RunText:
-    return wire.RunText(number, SlotRef(number, 1), ("a cat",))
+def job(number: int) -> pipes.RunText:
+    return pipes.RunText(number, SlotRef(number, 1), ("a cat",))
 
 
-def play(stage: Stage, *batches: list[wire.ToStage]) -> str:
+def play(stage: Stage, *batches: list[pipes.ToStage]) -> str:
     """What the stage says; a bar for each look at what has arrived."""
     link = FakeLink(*batches)
     serve(stage, link)  # type: ignore[arg-type]
@@ -323,28 +323,28 @@ def play(stage: Stage, *batches: list[wire.ToStage]) -> str:
 
 def test_a_stage_of_a_group_works_only_while_it_holds_the_lease(stage: FakeStage) -> None:
     assert stage.spec.takes_turns
-    assert play(stage, [job(1)], [], [wire.Grant()], [], []) == "| | | Stepped | Stepped Yielded |"
+    assert play(stage, [job(1)], [], [pipes.Grant()], [], []) == "| | | Stepped | Stepped Yielded |"
 
 
 def test_a_stage_without_a_turn_waits_for_messages_although_it_has_work(stage: FakeStage) -> None:
-    link = FakeLink([job(1)], [], [wire.Grant()], [], [])
+    link = FakeLink([job(1)], [], [pipes.Grant()], [], [])
     serve(stage, link)  # type: ignore[arg-type]
     assert link.waited == [True, True, True, False, True]
 
 
 def test_a_lease_that_is_asked_back_is_let_go_before_the_next_unit_of_work(stage: FakeStage) -> None:
-    said = play(stage, [job(1), wire.Grant()], [wire.AskBack()], [], [wire.Grant()], [])
+    said = play(stage, [job(1), pipes.Grant()], [pipes.AskBack()], [], [pipes.Grant()], [])
     assert said == "| Stepped | Yielded | | Stepped Yielded |"
 
 
 def test_a_lease_is_good_for_one_unit_of_work_even_if_asked_back_at_once(stage: FakeStage) -> None:
     """Or else two that ask each other back would do nothing but that."""
-    both: list[wire.ToStage] = [wire.Grant(), wire.AskBack()]
+    both: list[pipes.ToStage] = [pipes.Grant(), pipes.AskBack()]
     assert play(stage, [job(1)], both, [], both, []) == "| | Stepped Yielded | | Stepped Yielded |"
 
 
 def test_a_lease_is_let_go_once(stage: FakeStage) -> None:
-    said = play(stage, [job(1), wire.Grant()], [], [wire.AskBack()], [wire.AskBack()], [])
+    said = play(stage, [job(1), pipes.Grant()], [], [pipes.AskBack()], [pipes.AskBack()], [])
     assert said == "| Stepped | Stepped Yielded | | |"
 
 
@@ -355,14 +355,14 @@ def test_who_watches_the_board_sees_that_there_is_nothing_left_to_do(spec: Stage
     view = View(region.fd, layout, spec.number)
     busy = BusyStage(spec, view, Beacon(board.region, spec.number))
     busy.load()
-    play(busy, [job(1), wire.Grant()], [])
+    play(busy, [job(1), pipes.Grant()], [])
     assert board.read(spec.number).doing is Doing.BUSY
-    play(busy, [wire.Drop(1)])
+    play(busy, [pipes.Drop(1)])
     assert board.read(spec.number).doing is Doing.IDLE
     view.close()
     board.close()
 
 
 def test_a_lease_without_work_is_let_go(stage: FakeStage) -> None:
-    assert play(stage, [job(1)], [wire.Drop(1), wire.Grant()], []) == "| | Dropped Yielded |"
-    assert play(stage, [job(1)], [wire.Drop(1), wire.Grant(), wire.AskBack()], []) == "| | Dropped Yielded |"
+    assert play(stage, [job(1)], [pipes.Drop(1), pipes.Grant()], []) == "| | Dropped Yielded |"
+    assert play(stage, [job(1)], [pipes.Drop(1), pipes.Grant(), pipes.AskBack()], []) == "| | Dropped Yielded |"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import zmq
 
-from stages.core import wire
+from stages.core import pipes, wire
 from stages.core.arena import SlotRef
 from stages.core.errors import NoAnswer, StartFailed
 from stages.core.link import ClientHub, ClientLink, StageHub, StageLink, private_address
@@ -95,13 +95,13 @@ def arrivals(hub: StageHub | ClientHub, count: int) -> list[Any]:
 
 STAGE = """
 import os, sys
-from stages.core import wire
+from stages.core import pipes, wire
 from stages.core.link import StageLink
 
 link = StageLink(sys.argv[1], int(sys.argv[2]))
-link.send(wire.Hello("unet-0", os.getpid()))
+link.send(pipes.Hello("unet-0", os.getpid()))
 for message in link.receive(wait=True):
-    link.send(wire.Dropped(message.job))
+    link.send(pipes.Dropped(message.job))
 link.close()
 """
 
@@ -119,17 +119,17 @@ def test_the_hub_tells_stage_processes_apart_by_their_pid(stage_hub: StageHub) -
         for pid in pids:
             stage_hub.expect(pid)
         heard = dict(arrivals(stage_hub, 2))
-        assert heard == {pid: wire.Hello("unet-0", pid) for pid in pids}
+        assert heard == {pid: pipes.Hello("unet-0", pid) for pid in pids}
         for pid in pids:
-            stage_hub.send(pid, wire.Drop(job=pid))
-        assert dict(arrivals(stage_hub, 2)) == {pid: wire.Dropped(pid) for pid in pids}
+            stage_hub.send(pid, pipes.Drop(job=pid))
+        assert dict(arrivals(stage_hub, 2)) == {pid: pipes.Dropped(pid) for pid in pids}
         for stage in stages:
             stage.communicate(timeout=DEADLINE_MS / 1000)
             assert stage.returncode == 0
     gone, forgotten = pids
     stage_hub.forget(forgotten)
     for pid in (gone, forgotten, 1):
-        stage_hub.send(pid, wire.Stop())
+        stage_hub.send(pid, pipes.Stop())
         stage_hub.forget(pid)
 
 
@@ -144,9 +144,9 @@ def test_only_what_is_expected_is_heard_and_sent_to(stage_hub: StageHub, dealer:
 
     def say_and_be_told(job: int) -> bool:
         """Whether the hub hears."""
-        stage.send(wire.pack_from_stage([wire.Dropped(job)]))
+        stage.send(pipes.pack_from_stage([pipes.Dropped(job)]))
         heard = not unheard(stage_hub)
-        stage_hub.send(pid, wire.Drop(job))
+        stage_hub.send(pid, pipes.Drop(job))
         return heard
 
     assert not say_and_be_told(1)
@@ -156,36 +156,36 @@ def test_only_what_is_expected_is_heard_and_sent_to(stage_hub: StageHub, dealer:
     assert not say_and_be_told(3)
     assert not say_and_be_told(4)
     stage_hub.expect(pid)
-    stage_hub.send(pid, wire.Drop(5))  # to the process before it, had it not been forgotten
+    stage_hub.send(pid, pipes.Drop(5))  # to the process before it, had it not been forgotten
     assert say_and_be_told(6)
     assert stage.poll(DEADLINE_MS)
-    assert [wire.unpack_to_stage(stage.recv()), wire.unpack_to_stage(stage.recv())] == [wire.Drop(2), wire.Drop(6)]
+    assert [pipes.unpack_to_stage(stage.recv()), pipes.unpack_to_stage(stage.recv())] == [pipes.Drop(2), pipes.Drop(6)]
 
 
-@pytest.mark.parametrize("frame", [b"", b"\xc1", b"\xa1\xff", b"\x91" * 100_000, wire.pack_to_stage(wire.Stop())])
+@pytest.mark.parametrize("frame", [b"", b"\xc1", b"\xa1\xff", b"\x91" * 100_000, pipes.pack_to_stage(pipes.Stop())])
 def test_what_is_no_message_is_dropped(frame: bytes, stage_hub: StageHub, dealer: Dealer) -> None:
     stage_hub.expect(os.getpid())
     stage = dealer(stage_hub.address)
     stage.send(frame)
     assert unheard(stage_hub)
-    stage.send(wire.pack_from_stage([wire.Dropped(1)]))
-    assert arrivals(stage_hub, 1) == [(os.getpid(), wire.Dropped(1))]
+    stage.send(pipes.pack_from_stage([pipes.Dropped(1)]))
+    assert arrivals(stage_hub, 1) == [(os.getpid(), pipes.Dropped(1))]
 
 
 def test_the_hub_is_deaf_to_what_the_kernel_names_no_process_for(stage_hub: StageHub, dealer: Dealer) -> None:
     stage_hub.expect(os.getpid())
     stage_hub.socket.bind(ANYWHERE)
     unknown = dealer(stage_hub.socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0"))
-    unknown.send(wire.pack_from_stage([wire.Hello("unet-0", os.getpid())]))
+    unknown.send(pipes.pack_from_stage([pipes.Hello("unet-0", os.getpid())]))
     assert unheard(stage_hub)
 
 
 def test_a_stage_message_is_one_frame(stage_hub: StageHub, dealer: Dealer) -> None:
     stage_hub.expect(os.getpid())
     stage = dealer(stage_hub.address)
-    stage.send_multipart((b"", wire.pack_from_stage([wire.Dropped(1)])))
-    stage.send(wire.pack_from_stage([wire.Dropped(2)]))
-    assert [message for _, message in arrivals(stage_hub, 1)] == [wire.Dropped(2)]
+    stage.send_multipart((b"", pipes.pack_from_stage([pipes.Dropped(1)])))
+    stage.send(pipes.pack_from_stage([pipes.Dropped(2)]))
+    assert [message for _, message in arrivals(stage_hub, 1)] == [pipes.Dropped(2)]
 
 
 def test_a_stage_waits_for_messages_or_the_end_of_its_life_line(stage_hub: StageHub) -> None:
@@ -194,14 +194,14 @@ def test_a_stage_waits_for_messages_or_the_end_of_its_life_line(stage_hub: Stage
         link = StageLink(stage_hub.address, theirs.fileno())
         assert list(link.receive(wait=False)) == []
         stage_hub.expect(os.getpid())
-        link.send(wire.Hello("unet-0", os.getpid()))
+        link.send(pipes.Hello("unet-0", os.getpid()))
         [(pid, _)] = arrivals(stage_hub, 1)
-        stage_hub.send(pid, wire.Drop(1))
-        stage_hub.send(pid, wire.Stop())
+        stage_hub.send(pid, pipes.Drop(1))
+        stage_hub.send(pid, pipes.Stop())
         heard = list(link.receive(wait=True))
         while len(heard) < 2:
             heard += link.receive(wait=True)
-        assert heard == [wire.Drop(1), wire.Stop()]
+        assert heard == [pipes.Drop(1), pipes.Stop()]
         assert not link.orphaned()
         ours.close()
         assert link.orphaned()
@@ -214,17 +214,17 @@ def test_news_of_steps_travels_together_and_in_order(stage_hub: StageHub) -> Non
     with ours, theirs:
         link = StageLink(stage_hub.address, theirs.fileno())
         stage_hub.expect(os.getpid())
-        said: list[wire.FromStage] = [
-            wire.Took(1, 0, 0, 100),
-            *(wire.Stepped(1, step, 100, step, step + 1, 1) for step in range(100)),
-            wire.Put(1, SlotRef(0, 1), (4,), 0, 1),
+        said: list[pipes.FromStage] = [
+            pipes.Took(1, 0, 0, 100),
+            *(pipes.Stepped(1, step, 100, step, step + 1, 1) for step in range(100)),
+            pipes.Put(1, SlotRef(0, 1), (4,), 0, 1),
         ]
         for message in said:
             link.send(message)
-        link.send(wire.Stepped(2, 1, 2, 0, 1, 1))
+        link.send(pipes.Stepped(2, 1, 2, 0, 1, 1))
         link.close()  # what still waits goes now
         heard = arrivals(stage_hub, len(said) + 1)
-        assert [message for _, message in heard] == [*said, wire.Stepped(2, 1, 2, 0, 1, 1)]
+        assert [message for _, message in heard] == [*said, pipes.Stepped(2, 1, 2, 0, 1, 1)]
 
 
 def test_a_stage_tells_its_news_before_it_waits(stage_hub: StageHub) -> None:
@@ -232,8 +232,8 @@ def test_a_stage_tells_its_news_before_it_waits(stage_hub: StageHub) -> None:
     with ours, theirs:
         link = StageLink(stage_hub.address, theirs.fileno())
         stage_hub.expect(os.getpid())
-        link.send(wire.Hello("unet-0", os.getpid()))
-        link.send(wire.Stepped(1, 1, 2, 0, 1, 1))
+        link.send(pipes.Hello("unet-0", os.getpid()))
+        link.send(pipes.Stepped(1, 1, 2, 0, 1, 1))
         ours.close()  # or else it would wait for a message
         assert list(link.receive(wait=True)) == []
         assert len(arrivals(stage_hub, 2)) == 2

@@ -3,11 +3,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from stages.core import wire
+from stages.core import pipes
 from stages.core.arena import SlotRef
 from stages.core.board import Beacon, Board, Doing
 from stages.core.errors import BadOutput, BadRequest
-from stages.core.wire import Drop, Dropped, Fault, Put, RunText, Stop, Took
+from stages.core.pipes import Drop, Dropped, Fault, Put, RunText, Stop, Took
 from stages.loop import serve
 from stages.stage import OneByOne, Stage
 from tests.unit.fleet import Fleet
@@ -20,19 +20,19 @@ def run(job: int, prompt: str = "a cat") -> RunText:
 class FakeLink:
     """Brings what was written down, a batch at a time; the orchestrator dies when there is no more."""
 
-    def __init__(self, *batches: list[wire.ToStage]) -> None:
+    def __init__(self, *batches: list[pipes.ToStage]) -> None:
         self.batches = deque(batches)
-        self.sent: list[wire.FromStage] = []
+        self.sent: list[pipes.FromStage] = []
         self.waited: list[bool] = []
 
     def orphaned(self) -> bool:
         return not self.batches
 
-    def receive(self, wait: bool) -> list[wire.ToStage]:
+    def receive(self, wait: bool) -> list[pipes.ToStage]:
         self.waited.append(wait)
         return self.batches.popleft()
 
-    def send(self, message: wire.FromStage) -> None:
+    def send(self, message: pipes.FromStage) -> None:
         self.sent.append(message)
 
     def said(self) -> list[tuple[str, int]]:
@@ -48,7 +48,7 @@ class FakeText(OneByOne[RunText]):
     def load(self) -> None:
         pass
 
-    def admit(self, run: wire.Run) -> None:
+    def admit(self, run: pipes.Run) -> None:
         assert isinstance(run, RunText)
         if run.prompts == ("too long",):
             raise BadRequest("`prompt` has 999 tokens")
@@ -80,21 +80,21 @@ class FakeUnet(Stage):
     def idle(self) -> bool:
         return not self.runs
 
-    def admit(self, run: wire.Run) -> None:
+    def admit(self, run: pipes.Run) -> None:
         assert isinstance(run, RunText)
         self.runs.append(run)
 
     def drop(self, job: int) -> None:
         self.runs = [run for run in self.runs if run.job != job]
 
-    def step(self) -> Iterator[wire.Report]:
+    def step(self) -> Iterator[pipes.Report]:
         group = self.runs[:2]
         self.working = tuple(run.job for run in group)
         for run in group:
             step = self.steps[run.job] = self.steps.get(run.job, 0) + 1
             if step == 2 and run.prompts == ("broken",):
                 raise RuntimeError("it broke")
-            yield wire.Stepped(run.job, step, 2, 0, 1, 1)
+            yield pipes.Stepped(run.job, step, 2, 0, 1, 1)
         for run in group:
             if self.steps[run.job] == 2:
                 self.drop(run.job)
@@ -129,7 +129,7 @@ def unet(fleet: Fleet, board: Board) -> FakeUnet:
     return stage
 
 
-def play(stage: Stage, *batches: list[wire.ToStage]) -> FakeLink:
+def play(stage: Stage, *batches: list[pipes.ToStage]) -> FakeLink:
     link = FakeLink(*batches)
     serve(stage, link)  # type: ignore[arg-type]
     return link

@@ -10,13 +10,13 @@ from orchestrator.plan import plan
 from orchestrator.recorder import Recorder
 from orchestrator.router import Router
 from orchestrator.supervisor import Supervisor
-from stages.core import wire
+from stages.core import pipes, wire
 from stages.core.arena import Arena, Layout
 from stages.core.board import Board
 from stages.core.config import Config
 from tests.unit.cards import CARD, machine
 
-LOADED = wire.Loaded(load_s=1.23456, cores="0-3", threads=9, precision="bf16")
+LOADED = pipes.Loaded(load_s=1.23456, cores="0-3", threads=9, precision="bf16")
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from orchestrator.jobs import Job, Prompt
 from orchestrator.recorder import Recorder
 from orchestrator.recording import Fact, Forward, Heard, Lost, Recording, Sent, Worker, decode, forwards, jobs, visits
 from orchestrator.request import resolve
-from stages.core import wire
+from stages.core import pipes, wire
 from stages.core.arena import SlotRef
 from stages.core.errors import NoAnswer
 from stages.core.order import Claim
@@ -27,15 +27,15 @@ def sent(at: int, stage: str, job: int) -> Sent:
 
 
 def took(stage: str, pid: int, job: int, began: int) -> Heard:
-    return Heard(began * MS, stage, pid, wire.Took(job, began * MS))
+    return Heard(began * MS, stage, pid, pipes.Took(job, began * MS))
 
 
 def stepped(job: int, step: int, began: int, ended: int, pid: int = 101) -> Heard:
-    return Heard(ended * MS, "unet-0", pid, wire.Stepped(job, step, 9, began * MS, ended * MS, (ended - began) * MS))
+    return Heard(ended * MS, "unet-0", pid, pipes.Stepped(job, step, 9, began * MS, ended * MS, (ended - began) * MS))
 
 
 def put(stage: str, pid: int, job: int, began: int, ended: int) -> Heard:
-    return Heard(ended * MS, stage, pid, wire.Put(job, SLOT, (1,), began * MS, ended * MS))
+    return Heard(ended * MS, stage, pid, pipes.Put(job, SLOT, (1,), began * MS, ended * MS))
 
 
 def life(job: int, start: int) -> list[Fact]:
@@ -103,8 +103,8 @@ def test_work_under_way_lasts_until_now_and_is_not_finished() -> None:
     assert (found.ended_ns, found.finished) == (50 * MS, False)
 
 
-@pytest.mark.parametrize("report", [wire.Fault(1, "stage_fault", "broke"), wire.Dropped(1)])
-def test_work_that_nothing_came_of_ends_when_that_is_said(report: wire.Report) -> None:
+@pytest.mark.parametrize("report", [pipes.Fault(1, "stage_fault", "broke"), pipes.Dropped(1)])
+def test_work_that_nothing_came_of_ends_when_that_is_said(report: pipes.Report) -> None:
     (found,) = forwards(recording(took("vae-0", 102, 1, 10), Heard(30 * MS, "vae-0", 102, report)))
     assert (found.ended_ns, found.finished) == (30 * MS, False)
 
@@ -122,22 +122,22 @@ reports = st.builds(
     st.sampled_from(["text-0", "unet-0", "vae-0"]),
     st.sampled_from([100, 101, 102, 201]),
     st.one_of(
-        st.builds(wire.Took, st.integers(1, 3), st.integers(0, 90)),
+        st.builds(pipes.Took, st.integers(1, 3), st.integers(0, 90)),
         st.builds(
-            lambda job, began, lasts: wire.Put(job, SLOT, (1,), began, began + lasts),
+            lambda job, began, lasts: pipes.Put(job, SLOT, (1,), began, began + lasts),
             st.integers(1, 3),
             st.integers(0, 90),
             st.integers(0, 20),
         ),
         st.builds(
-            lambda job, step, began, lasts: wire.Stepped(job, step, 9, began, began + lasts, lasts),
+            lambda job, step, began, lasts: pipes.Stepped(job, step, 9, began, began + lasts, lasts),
             st.integers(1, 3),
             st.integers(1, 9),
             st.integers(0, 90),
             st.integers(0, 20),
         ),
-        st.builds(wire.Dropped, st.integers(1, 3)),
-        st.builds(wire.Fault, st.integers(1, 3), st.just("stage_fault"), st.just("")),
+        st.builds(pipes.Dropped, st.integers(1, 3)),
+        st.builds(pipes.Fault, st.integers(1, 3), st.just("stage_fault"), st.just("")),
     ),
 )
 histories = st.lists(
@@ -169,9 +169,9 @@ def job(number: int, prompt: str = "a fox") -> Job:
 
 def test_a_recorder_keeps_the_newest_and_tells_the_last_seconds() -> None:
     recorder = Recorder(facts=4)
-    run = wire.RunText(1, SLOT, ("a fox",))
+    run = pipes.RunText(1, SLOT, ("a fox",))
     recorder.sent("text-0", run, job(1), 1 * MS)
-    recorder.heard("unet-0", 101, wire.Stepped(1, 1, 9, 0, 1, 1), 2 * MS)
+    recorder.heard("unet-0", 101, pipes.Stepped(1, 1, 9, 0, 1, 1), 2 * MS)
     recorder.level(3 * MS, 5, 2)
     recorder.level(4 * MS, 5, 2)  # nothing new
     recorder.memory(1000 * MS, 101, 1 << 20)
@@ -185,8 +185,8 @@ def test_a_recorder_keeps_the_newest_and_tells_the_last_seconds() -> None:
 
 def test_long_prompts_are_cut_and_jobs_that_have_gone_are_left_out() -> None:
     recorder = Recorder()
-    recorder.sent("text-0", wire.RunText(1, SLOT, ("",)), job(1, "x" * 10_000), 1)
-    recorder.sent("text-0", wire.RunText(2, SLOT, ("",)), None, 2)
+    recorder.sent("text-0", pipes.RunText(1, SLOT, ("",)), job(1, "x" * 10_000), 1)
+    recorder.sent("text-0", pipes.RunText(2, SLOT, ("",)), None, 2)
     (fact,) = decode(recorder.recording(1.0, 3, 99, ())).facts
     assert isinstance(fact, Sent)
     assert (fact.id, len(fact.prompt), fact.submitted_ns) == ("id1", 120, 5)

@@ -4,7 +4,7 @@ from itertools import pairwise
 import msgspec
 import pytest
 
-from stages.core import wire
+from stages.core import pipes, wire
 from stages.core.arena import SlotState
 from stages.core.config import Config, PipelineConfig, StageConfig
 from stages.core.errors import StaleSlot
@@ -76,12 +76,12 @@ def test_a_stage_gets_what_the_request_says(fleet: Fleet) -> None:
     fleet.submit("a", "a cat", negative_prompt="a dog", steps=2, guidance_scale=3.0, seed=7, schedule="lcm")
     fleet.settle()
     text, unet, vae = (fleet.processes[stage].runs[0] for stage in STAGES)
-    assert isinstance(text, wire.RunText)
+    assert isinstance(text, pipes.RunText)
     assert text.prompts == ("a dog", "a cat")
-    assert isinstance(unet, wire.RunUnet)
+    assert isinstance(unet, pipes.RunUnet)
     assert (unet.input, unet.steps, unet.guidance_scale, unet.seed, unet.schedule) == (text.output, 2, 3.0, 7, "lcm")
     assert (unet.width, unet.height) == CARD.native
-    assert isinstance(vae, wire.RunVae)
+    assert isinstance(vae, pipes.RunVae)
     assert (vae.input, vae.format, set(vae.metadata)) == (unet.output, "png", {"parameters", "triptych"})
 
 
@@ -101,7 +101,7 @@ def test_the_negative_prompt_is_encoded_only_where_it_counts(
     fleet = make(card=card)
     fleet.submit("a", "a cat", negative_prompt="bad", guidance_scale=guidance_scale)
     run = fleet.processes[TEXT].runs[0]
-    assert isinstance(run, wire.RunText)
+    assert isinstance(run, pipes.RunText)
     assert run.prompts == prompts
 
 
@@ -230,7 +230,7 @@ def test_a_schedule_of_second_order_does_not_make_the_wait_negative(paced: Fleet
     paced.work(TEXT)
     paced.take(UNET)
     [job] = paced.jobs(UNET)
-    paced.report(UNET, wire.Stepped(job, 18, 19, 0, paced.pace["unet"], paced.pace["unet"]))
+    paced.report(UNET, pipes.Stepped(job, 18, 19, 0, paced.pace["unet"], paced.pace["unet"]))
     assert eta(paced, steps=1) == pytest.approx((10 + 3) + (1 + 10 + 3))
 
 
@@ -501,12 +501,12 @@ def test_a_prompt_with_two_images_in_the_dying_stage_fails_once(fleet: Fleet) ->
 def test_what_is_said_of_jobs_that_a_stage_does_not_have_is_ignored(fleet: Fleet) -> None:
     bring_to("in unet", fleet)
     run = fleet.processes[UNET].held[0]
-    said: list[Callable[[int], wire.Report]] = [
-        lambda job: wire.Took(job, 0),
-        lambda job: wire.Stepped(job, 1, 3, 0, 1, 1),
-        lambda job: wire.Put(job, run.output, (3,), 0, 1),
-        lambda job: wire.Fault(job, "stage_fault", "it broke"),
-        lambda job: wire.Dropped(job),
+    said: list[Callable[[int], pipes.Report]] = [
+        lambda job: pipes.Took(job, 0),
+        lambda job: pipes.Stepped(job, 1, 3, 0, 1, 1),
+        lambda job: pipes.Put(job, run.output, (3,), 0, 1),
+        lambda job: pipes.Fault(job, "stage_fault", "it broke"),
+        lambda job: pipes.Dropped(job),
     ]
     for report in said:
         assert fleet.report(UNET, report(99)) == []  # there is no such job
@@ -555,7 +555,7 @@ def test_a_picture_that_was_never_sealed_does_not_end_the_hub(fleet: Fleet) -> N
     bring_to("in vae", fleet)
     fleet.take(VAE)
     run = fleet.processes[VAE].held.pop()
-    fleet.report(VAE, wire.Put(run.job, run.output, (3,), 0, 1))
+    fleet.report(VAE, pipes.Put(run.job, run.output, (3,), 0, 1))
     fleet.settle()
     assert fleet.pictures("a") == [picture("a")]
     assert fleet.all_free()

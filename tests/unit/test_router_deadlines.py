@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.plan import OVERTAKERS
 from orchestrator.router import REMIND_NS, ToStage
-from stages.core import wire
+from stages.core import pipes, wire
 from stages.core.config import Config, PipelineConfig, StageConfig
 from stages.core.order import Order
 from tests.unit.fleet import CLIENT, STAGES, TEXT, TICK, UNET, VAE, Fleet, picture
@@ -19,18 +19,18 @@ class Onlooker(Fleet):
     """A fleet whose decoders have also been asked for previews."""
 
     def __init__(self, config: Config | None = None, *, serving: bool = True) -> None:
-        self.sketches: list[tuple[str, wire.Sketch]] = []
+        self.sketches: list[tuple[str, pipes.Sketch]] = []
         super().__init__(config, serving=serving)
 
-    def _receive(self, stage: str, run: wire.Run) -> None:
-        if isinstance(run, wire.Sketch):
+    def _receive(self, stage: str, run: pipes.Run) -> None:
+        if isinstance(run, pipes.Sketch):
             self.processes[stage].view.peek(run.slot)  # StaleSlot if it is not the job's any more
             self.sketches.append((stage, run))
         else:
             super()._receive(stage, run)
 
     def sketched(self, job: int, step: int) -> list[wire.HubMessage]:
-        return self._perform(self.router.sketched(wire.Sketched(job, step, f"{job}@{step}".encode())))
+        return self._perform(self.router.sketched(pipes.Sketched(job, step, f"{job}@{step}".encode())))
 
     def remind(self) -> list[wire.HubMessage]:
         return self._perform(self.router.remind(self.tick()))
@@ -251,7 +251,7 @@ def test_stages_are_told_before_clients(fleet: Onlooker) -> None:
     run = fleet.processes[TEXT].held[0]
     fleet.processes[TEXT].view.write(run.output)[:3] = 1
     fleet.processes[TEXT].view.seal(run.output, 3)
-    actions = fleet.router.report(TEXT, wire.Put(run.job, run.output, (3,), 0, 1), fleet.tick())
+    actions = fleet.router.report(TEXT, pipes.Put(run.job, run.output, (3,), 0, 1), fleet.tick())
     assert {isinstance(action, ToStage) for action in actions} == {True, False}
     assert [isinstance(action, ToStage) for action in actions] == sorted(
         (isinstance(action, ToStage) for action in actions), reverse=True
@@ -283,7 +283,7 @@ def test_a_decoder_draws_every_so_many_steps_but_not_after_the_last(
         if len(fleet.sketches) > before:
             asked.append(step)
     assert asked == steps
-    assert fleet.sketches == [(VAE, wire.Sketch(run.job, run.output, (4, 8, 8)))] * len(steps)
+    assert fleet.sketches == [(VAE, pipes.Sketch(run.job, run.output, (4, 8, 8)))] * len(steps)
     fleet.settle()
     assert fleet.pictures("a") == [picture("a", steps=7)]
 
@@ -369,7 +369,7 @@ def test_a_job_that_does_not_go_before_all_there_waits_outside(steps: int, short
     for number, each in enumerate((20, 10, steps)):
         shortest.submit(str(number), steps=each)
         shortest.work(TEXT)
-    assert [run.steps for run in shortest.processes[UNET].held if isinstance(run, wire.RunUnet)] == [20, 10]
+    assert [run.steps for run in shortest.processes[UNET].held if isinstance(run, pipes.RunUnet)] == [20, 10]
     shortest.settle()
     assert shortest.all_free()
 

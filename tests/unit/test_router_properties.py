@@ -4,7 +4,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from stages.core import wire
+from stages.core import pipes, wire
 from stages.core.config import Config, PipelineConfig, StageConfig
 from stages.core.order import ORDERS, Order
 from tests.unit.fleet import DRAW, Fleet, picture
@@ -96,7 +96,7 @@ class RouterMachine(RuleBasedStateMachine):
         stage = self.choose(data, self.working())
         job = data.draw(st.sampled_from(sorted(self.fleet.processes[stage].began_ns)))
         run = next(run for run in self.fleet.processes[stage].held if run.job == job)
-        if isinstance(run, wire.RunUnet) and self.fleet.steps_done(stage, job) < run.steps:
+        if isinstance(run, pipes.RunUnet) and self.fleet.steps_done(stage, job) < run.steps:
             self.fleet.step(stage, job)
         else:
             self.fleet.put(stage, job, torn=not torn and stage == "vae-0")
@@ -122,7 +122,7 @@ class RouterMachine(RuleBasedStateMachine):
     def kill(self, data: st.DataObject) -> None:
         stage = self.choose(data, list(self.fleet.processes))
         at_work = data.draw(st.sampled_from([0, *self.fleet.processes[stage].began_ns]))
-        late = [wire.Dropped(run.job) for run in self.fleet.processes[stage].held]
+        late = [pipes.Dropped(run.job) for run in self.fleet.processes[stage].held]
         self.fleet.kill(stage, at_work)
         for report in late:
             assert self.fleet.router.report(stage, report, self.fleet.now_ns) == []

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.core import wire
+from stages.core import pipes, wire
 from stages.core.errors import BadRequest
 
 NUMBERS = st.integers(-(2**63), 2**64 - 1)
@@ -57,20 +57,20 @@ def test_what_the_hub_answers_is_heard(kind: type[Any]) -> None:
     check()
 
 
-@pytest.mark.parametrize("kind", kinds(wire.ToStage))
+@pytest.mark.parametrize("kind", kinds(pipes.ToStage))
 def test_what_the_hub_tells_a_stage_is_heard(kind: type[Any]) -> None:
     @given(values(kind))
     def check(message: Any) -> None:
-        assert wire.unpack_to_stage(wire.pack_to_stage(message)) == message
+        assert pipes.unpack_to_stage(pipes.pack_to_stage(message)) == message
 
     check()
 
 
-@pytest.mark.parametrize("kind", kinds(wire.FromStage))
+@pytest.mark.parametrize("kind", kinds(pipes.FromStage))
 def test_what_a_stage_reports_is_heard(kind: type[Any]) -> None:
     @given(values(kind))
     def check(message: Any) -> None:
-        assert wire.unpack_from_stage(wire.pack_from_stage([message, message])) == [message, message]
+        assert pipes.unpack_from_stage(pipes.pack_from_stage([message, message])) == [message, message]
 
     check()
 
@@ -100,7 +100,7 @@ BROKEN = {
     "two objects": submit() + submit(),
     "half an object": submit()[:-1],
     "pickle": pickle.dumps({"type": "submit", "id": "a", "prompt": "p"}),
-    "msgpack": wire.pack_to_stage(wire.Stop()),
+    "msgpack": pipes.pack_to_stage(pipes.Stop()),
     "a message of the hub": wire.encode(wire.Done(id="a")),
     "no type": b'{"id": "a"}',
     "a number for a type": b'{"type": 3}',
@@ -177,7 +177,7 @@ def test_any_bytes_are_a_request_or_refused(frame: bytes) -> None:
     decodes_or_refuses(frame)
 
 
-@pytest.mark.parametrize("decode", [wire.unpack_from_stage, wire.unpack_to_stage, wire.decode_hub_message])
+@pytest.mark.parametrize("decode", [pipes.unpack_from_stage, pipes.unpack_to_stage, wire.decode_hub_message])
 def test_any_bytes_are_a_message_or_unreadable(decode: Callable[[bytes], object]) -> None:
     @given(st.binary(max_size=200))
     def check(frame: bytes) -> None:

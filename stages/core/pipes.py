@@ -1,0 +1,206 @@
+"""Every message between the hub and its stages, and the only code that encodes or decodes one.
+
+MessagePack arrays, trusted, never a tensor: tensors stay in the arena and messages carry `SlotRef`s. Times ending in
+`_ns` are CLOCK_MONOTONIC, which all processes of one machine share.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import msgspec
+
+from stages.core.arena import SlotRef
+from stages.core.order import Claim
+from stages.core.wire import Format, Kind, Syntax
+
+
+class _Packed(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Base of the messages between the hub and its stages."""
+
+    kind: ClassVar[Kind]
+
+
+# Hub to stage.
+
+
+class RunText(_Packed, frozen=True):
+    """Encode `prompts` (one a row, the negative one first) into `output`."""
+
+    kind: ClassVar[Kind] = "text"
+    job: int
+    output: SlotRef
+    prompts: tuple[str, ...]
+    syntax: Syntax = "plain"
+    clip_skip: int = 0
+
+
+class RunUnet(_Packed, frozen=True):
+    """Denoise from `seed`, or from the checkpoint found in `output`, guided by the prompt embeds in `input`."""
+
+    kind: ClassVar[Kind] = "unet"
+    job: int
+    output: SlotRef
+    input: SlotRef
+    input_shape: tuple[int, ...]
+    """[rows, tokens, dim], as stages.core.embeds lays them out."""
+    width: int
+    height: int
+    steps: int
+    guidance_scale: float
+    schedule: str | None
+    seed: int
+    guidance_rescale: float
+    claim: Claim
+
+
+class RunVae(_Packed, frozen=True):
+    """Decode the latents in `input` and encode the picture, with its metadata, into `output`."""
+
+    kind: ClassVar[Kind] = "vae"
+    job: int
+    output: SlotRef
+    input: SlotRef
+    input_shape: tuple[int, ...]
+    """[channels, height / 8, width / 8], float32."""
+    format: Format
+    metadata: dict[str, str]
+
+
+class Sketch(_Packed, frozen=True):
+    """Draw what the latents in `slot`, which the U-Net is working on, look like now. Answered by Sketched, or not."""
+
+    job: int
+    slot: SlotRef
+    shape: tuple[int, int, int]
+
+
+class Drop(_Packed, frozen=True):
+    """Forget the job, wherever it is; answered by Dropped, or by the Put or Fault that was already on its way."""
+
+    job: int
+
+
+class Grant(_Packed, frozen=True):
+    """The stage may compute, until it is asked back or has nothing to do."""
+
+
+class AskBack(_Packed, frozen=True):
+    """The stage must let its lease go after the current unit of work; answered by Yielded."""
+
+
+class Stop(_Packed, frozen=True):
+    """Leave after the current unit of work."""
+
+
+Run = RunText | RunUnet | RunVae
+ToStage = Run | Sketch | Drop | Grant | AskBack | Stop
+
+# Stage to hub.
+
+
+class Hello(_Packed, frozen=True):
+    """First message of a stage process: it is alive and begins to load."""
+
+    name: str
+    pid: int
+
+
+class Loaded(_Packed, frozen=True):
+    """The stage can take jobs. `cores` is the union of the masks of all its threads after a warm-up."""
+
+    load_s: float
+    cores: str
+    threads: int
+    precision: str
+
+
+class LoadFailed(_Packed, frozen=True):
+    """The stage cannot load and exits."""
+
+    code: str
+    message: str
+
+
+class Took(_Packed, frozen=True):
+    """The stage has taken the job up, where it stands: after `step` of `steps`."""
+
+    job: int
+    began_ns: int
+    step: int = 0
+    steps: int = 1
+
+
+class Stepped(_Packed, frozen=True):
+    """The U-Net has finished step `step` of `steps` of the job; the checkpoint in its slot says so too."""
+
+    job: int
+    step: int
+    steps: int
+    began_ns: int
+    ended_ns: int
+    cost_ns: int
+    """Its share of the forward: other jobs may have rows in it, and other forwards be in flight."""
+
+
+class Put(_Packed, frozen=True):
+    """The stage has put the job down; `output`, of `shape`, is sealed."""
+
+    job: int
+    output: SlotRef
+    shape: tuple[int, ...]
+    began_ns: int
+    ended_ns: int
+
+
+class Sketched(_Packed, frozen=True):
+    """A JPEG of the job as it was after `step` steps."""
+
+    job: int
+    step: int
+    jpeg: bytes
+
+
+class Dropped(_Packed, frozen=True):
+    """The stage has forgotten the job."""
+
+    job: int
+
+
+class Yielded(_Packed, frozen=True):
+    """The stage has let its lease go, because it was asked to or has nothing to do."""
+
+
+class Fault(_Packed, frozen=True):
+    """The job raised an error in the stage; the stage goes on."""
+
+    job: int
+    code: str
+    message: str
+
+
+FromStage = Hello | Loaded | LoadFailed | Took | Stepped | Put | Sketched | Dropped | Fault | Yielded
+Report = Took | Stepped | Put | Dropped | Fault
+
+_pack = msgspec.msgpack.Encoder().encode
+_to_stage: msgspec.msgpack.Decoder[ToStage] = msgspec.msgpack.Decoder(ToStage)
+_from_stage: msgspec.msgpack.Decoder[list[FromStage]] = msgspec.msgpack.Decoder(list[FromStage])
+
+
+def pack_to_stage(message: ToStage) -> bytes:
+    """Encode a message of the hub to a stage."""
+    return _pack(message)
+
+
+def pack_from_stage(messages: Sequence[FromStage]) -> bytes:
+    """Encode messages of a stage to the hub, which go in one frame."""
+    return _pack(messages)
+
+
+def unpack_to_stage(frame: bytes) -> ToStage:
+    """Decode what the hub sent to a stage. Raises one of UNREADABLE."""
+    return _to_stage.decode(frame)
+
+
+def unpack_from_stage(frame: bytes) -> list[FromStage]:
+    """Decode what a stage sent to the hub. Raises one of UNREADABLE."""
+    return _from_stage.decode(frame)
