@@ -3,8 +3,8 @@
     python -m benchmarks.tuner --trials FILE.json --collect MINUTES [--steps N]     run configurations, as long as told
     python -m benchmarks.tuner --trials FILE.json --cap SECONDS [--steps N]         compare
 
-Collecting runs every configuration that the tuner chooses from, for real, round by round, and keeps what came of each
-in the file: it may be called again and again, and goes on where it was. Stages alone must have been measured before
+Collecting runs every configuration that the tuner chooses from, for real, then round by round those that may be the
+best, and keeps what came of each in the file: it may be called again and again, and goes on where it was. Stages alone must have been measured before
 (`triptych tune` does; its figures are used). Comparing plays the tuner's search against what was collected: every run
 it asks for is drawn from those of that configuration, many times over, with the seed of its number. What it chooses
 counts by the median of all runs of that configuration, beside the best such median.
@@ -35,6 +35,10 @@ from orchestrator.weights import card
 from stages.core import config
 
 _STEADY_S = 3.0
+
+_HOPELESS = 0.8
+"""Below this share of the best median, a configuration is not run again: noise does not reach so far."""
+
 _REPLAYS = 200
 
 
@@ -87,11 +91,17 @@ def collect(path: Path, steps: int, minutes: float) -> None:
 
 
 def _least_run(every: list[Candidate], trials: list[Trial]) -> Iterator[Candidate]:
-    """Always the one with the fewest runs; each round in another order, so that no drift favours one."""
+    """Always the one with the fewest runs; each round in another order, so that no drift favours one.
+
+    Once all were run, those far behind the best are left alone: which of the others is the best is what takes runs.
+    """
     while True:
-        counts = {each: sum(ran.candidate == each for ran in trials) for each in every}
-        least = min(counts.values())
-        due = [each for each in every if counts[each] == least]
+        rates = {each: [ran.score.images_per_s for ran in trials if ran.candidate == each] for each in every}
+        if all(rates.values()):
+            best = max(median(found) for found in rates.values())
+            rates = {each: found for each, found in rates.items() if median(found) >= _HOPELESS * best}
+        least = min(map(len, rates.values()))
+        due = [each for each, found in rates.items() if len(found) == least]
         random.Random(f"{least} {len(due)}").shuffle(due)
         yield due[0]
 
