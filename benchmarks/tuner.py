@@ -4,10 +4,10 @@
     python -m benchmarks.tuner --trials FILE.json --cap SECONDS [--steps N]         compare
 
 Collecting runs every configuration that the tuner chooses from, for real, then round by round those that may be the
-best, and keeps what came of each in the file: it may be called again and again, and goes on where it was. Stages alone must have been measured before
-(`triptych tune` does; its figures are used). Comparing plays the tuner's search against what was collected: every run
-it asks for is drawn from those of that configuration, many times over, with the seed of its number. What it chooses
-counts by the median of all runs of that configuration, beside the best such median.
+best, and keeps what came of each in the file: it may be called again and again, and goes on where it was. Stages alone
+must have been measured before (`triptych tune` does; its figures are used). Comparing plays the tuner's search against
+what was collected: every run it asks for is drawn from those of that configuration, many times over, with the seed of
+its number. What it chooses counts by the median of all runs of that configuration, beside the best such median.
 """
 
 import argparse

@@ -16,8 +16,8 @@ from orchestrator.bottleneck import recent
 from orchestrator.recording import Level as Fullness
 from stages.core import wire
 from stages.core.errors import ConfigError
+from tests.unit.statuses import status
 from tests.unit.test_bottleneck import STAGE
-from tests.unit.test_cli_work import status
 from tests.unit.test_recording import MS, life, recording
 
 TIMINGS = wire.Timings(0.1, 0.1, 0.5, 0.3, 1.0)

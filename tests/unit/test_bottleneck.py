@@ -9,27 +9,10 @@ from hypothesis import strategies as st
 
 from orchestrator import bottleneck
 from orchestrator.bottleneck import Host, Load, between, find
-from stages.core import cores, wire
-from tests.unit.test_cli_work import status
+from stages.core import cores
+from tests.unit.statuses import stage, status
 
-STAGE = wire.StageStatus(
-    name="unet-0",
-    kind="unet",
-    replica=0,
-    pid=1,
-    state="busy",
-    cores_asked="0-3",
-    cores_seen="0-3",
-    threads=4,
-    job=None,
-    step=0,
-    steps=0,
-    busy_share=0.0,
-    restarts=0,
-    rss_bytes=0,
-    pss_bytes=0,
-    cpu_outside_infer_share=None,
-)
+STAGE = stage("unet-0", cores_asked="0-3", cores_seen="0-3", threads=4)
 
 
 def load(name: str, busy: float, used: float, own: str, idle: float = 0.0, **more: int) -> Load:

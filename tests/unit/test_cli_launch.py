@@ -16,7 +16,7 @@ from orchestrator.client import Client
 from orchestrator.launch import Pipeline, private_pipeline
 from stages.core import wire
 from stages.core.errors import ConfigError, StartFailed, TriptychError
-from tests.unit.test_cli_work import FakeHub
+from tests.unit.fake_hub import FakeHub
 
 DEADLINE_S = 20.0
 

@@ -8,8 +8,8 @@ from orchestrator.cli import live
 from orchestrator.cli.live import Live
 from orchestrator.cli.session import Session
 from stages.core import wire
+from tests.unit.statuses import stage, status
 from tests.unit.test_cli_session import done, due, failed, image, progress, submit, tell
-from tests.unit.test_cli_work import status
 
 Draw = Callable[..., list[str]]
 
@@ -43,36 +43,9 @@ def drawn(
 
 
 def test_while_stages_load_there_is_a_line_for_each() -> None:
-    stage = wire.StageStatus(
-        name="unet-0",
-        kind="unet",
-        replica=0,
-        pid=1,
-        state="loading",
-        cores_asked="0-1",
-        cores_seen="",
-        threads=2,
-        job=None,
-        step=0,
-        steps=0,
-        busy_share=0.0,
-        restarts=0,
-        rss_bytes=0,
-        pss_bytes=0,
-        cpu_outside_infer_share=None,
-    )
     assert drawn(session(), per_stage=True, connected=False) == ["⠋ starting the pipeline"]
-    starting = wire.Status(
-        state="starting",
-        uptime_s=0.0,
-        model="demo",
-        queue=wire.QueueStatus(0, 1),
-        arena=wire.ArenaStatus(1, 1),
-        stages=(stage,),
-        hop_us=wire.HopStatus(None, None),
-        hub_pid=1,
-        hub_cpu_s=0.0,
-    )
+    loading = stage("unet-0", state="loading", cores_seen="")
+    starting = status(state="starting", model="demo", stages=(loading,))
     assert drawn(session(), per_stage=True, status=starting) == ["⠋ loading demo", "  unet-0   loading    cores 0-1"]
 
 

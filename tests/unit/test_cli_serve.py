@@ -13,18 +13,12 @@ from orchestrator.hub import Ready
 from stages.core import wire
 from stages.core.config import Config
 from stages.core.errors import StartFailed
+from tests.unit.statuses import stage
 
 
-def stage(kind: wire.Kind, replica: int = 0) -> wire.StageStatus:
-    return wire.StageStatus(
-        name=f"{kind}-{replica}",
-        kind=kind,
-        replica=replica,
-        pid=123,
-        state="busy",
-        cores_asked="0-1",
-        cores_seen="0-1",
-        threads=2,
+def busy(kind: wire.Kind) -> wire.StageStatus:
+    return stage(
+        f"{kind}-0",
         precision="bf16" if kind == "unet" else "f32",
         job="0123456789abcdef",
         step=12,
@@ -38,7 +32,7 @@ def stage(kind: wire.Kind, replica: int = 0) -> wire.StageStatus:
 
 
 READY = Ready(
-    address="tcp://127.0.0.1:7801", model="demo", load_s=3.14, stages=(stage("text"), stage("unet"), stage("vae"))
+    address="tcp://127.0.0.1:7801", model="demo", load_s=3.14, stages=(busy("text"), busy("unet"), busy("vae"))
 )
 
 STATUS = wire.Status(
@@ -61,7 +55,7 @@ def test_the_ready_line_says_where_what_and_on_which_cores() -> None:
 
 
 def test_replicas_are_told_apart() -> None:
-    two = msgspec.structs.replace(READY, stages=(*READY.stages, stage("unet", 1)))
+    two = msgspec.structs.replace(READY, stages=(*READY.stages, stage("unet-1")))
     assert "text 0-1 | unet-0 0-1 | vae 0-1 | unet-1 0-1" in serve.line(two, as_json=False)
 
 
@@ -124,13 +118,13 @@ def test_the_table_fits_and_shortens_nothing_but_ids(width: int) -> None:
 
 @pytest.mark.parametrize("width", [80, 200])
 def test_cores_that_are_not_those_asked_for_are_shown(width: int) -> None:
-    strayed = msgspec.structs.replace(stage("unet"), cores_seen="0-7")
+    strayed = msgspec.structs.replace(busy("unet"), cores_seen="0-7")
     assert "0-7" in rendered(width, msgspec.structs.replace(STATUS, stages=(strayed,)))
 
 
 def test_a_stage_that_is_not_there_has_dashes() -> None:
     gone = msgspec.structs.replace(
-        stage("unet"), pid=None, job=None, cores_seen="", cpu_outside_infer_share=None, state="waiting"
+        busy("unet"), pid=None, job=None, cores_seen="", cpu_outside_infer_share=None, state="waiting"
     )
     hops = wire.HopStatus(None, None)
     text = rendered(160, msgspec.structs.replace(STATUS, stages=(gone,), hop_us=hops))

@@ -7,7 +7,7 @@ import pytest
 from orchestrator.client import Client
 from stages.core import wire
 from stages.core.errors import NoAnswer
-from tests.unit.test_cli_work import Answer, FakeHub
+from tests.unit.fake_hub import Answer, FakeHub
 
 
 @pytest.fixture
