@@ -9,6 +9,7 @@ without the negative prompt to see what it does.
 
 import argparse
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 
@@ -78,14 +79,19 @@ def main() -> None:
 def report(model: Path, found: Figures) -> None:
     """Print the figures as a table."""
     table = Table("right, says the judge", "share", title=f"{model.name}, {found.prompts} random prompts")
-    table.add_row("the subject, where there is one", f"{found.subject:.1%}")
-    table.add_row('"A riding B": both, and it is a ride', f"{found.riding:.1%}")
-    table.add_row('"A and B": both', f"{found.beside:.1%}")
-    table.add_row("the place", f"{found.place:.1%}")
-    table.add_row("the style, where one is named", f"{found.style:.1%}")
-    table.add_row("sharper with the negative prompt", f"{found.sharper:.1%}")
-    table.add_row("mean sharpness with it, compared", f"{found.sharpness_gain:+.1%}")
+    table.add_row("the subject, where there is one", _percent(found.subject))
+    table.add_row('"A riding B": both, and it is a ride', _percent(found.riding))
+    table.add_row('"A and B": both', _percent(found.beside))
+    table.add_row("the place", _percent(found.place))
+    table.add_row("the style, where one is named", _percent(found.style))
+    table.add_row("sharper with the negative prompt", _percent(found.sharper))
+    table.add_row("mean sharpness with it, compared", _percent(found.sharpness_gain, "+"))
     Console().print(table)
+
+
+def _percent(share: float, sign: str = "") -> str:
+    """NaN, where there was nothing to count, is a dash."""
+    return "-" if math.isnan(share) else f"{share:{sign}.1%}"
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from demo.latents import best_device, encode, to_pictures, to_pixels
 from demo.render import render
 from demo.sheet import sheet
 from stages.core.embeds import Floats
+from stages.core.errors import ConfigError
 
 _GRADIENTS = 0.5
 _KL = 1e-4
@@ -126,7 +127,12 @@ def train_vae(
     rate: float,
     batch: int,
 ) -> list[float]:
-    """Train on the scenes of `data` and write `folder`/torch/vae. The losses."""
+    """Train on the scenes of `data` and write `folder`/torch/vae. The losses.
+
+    Raises ConfigError where the decoder alone is to learn and `init`, whose decoder it is, is missing.
+    """
+    if decoder_only and init is None:  # a checkpoint has the weights, but not the scale of the latents
+        raise ConfigError("--decoder-only needs --init FOLDER with the VAE whose decoder it is, also to go on")
     latents = folder / "latents.npy" if decoder_only else None
     learner = Compressor(open_dataset(data), size, init, latents, rate, batch)
     name = "decoder" if decoder_only else "vae"

@@ -10,14 +10,14 @@ from orchestrator.hf_cache import MAIN, name_of, snapshots
 from orchestrator.inspection import obstacle
 from orchestrator.weights import card_of
 from stages.core.errors import ConfigError, ModelError
-from stages.core.model import demo_folder
+from stages.core.model import EMBEDDED
 
 
 class Entry(msgspec.Struct, frozen=True):
     """One model folder."""
 
     name: str
-    """A hub id, the folder's name, or `demo`."""
+    """A hub id, the folder's name, or that of an embedded model."""
     family: str | None
     """None for a model that cannot be run."""
     size_bytes: int
@@ -37,7 +37,7 @@ def shelves(variable: str) -> list[Path]:
 
 
 def catalogue(folders: Iterable[Path], cache: Path) -> list[Entry]:
-    """The embedded model, those in (or being) one of `folders`, and those in the Hugging Face cache; each once."""
+    """The embedded models, those in (or being) one of `folders`, and those in the Hugging Face cache; each once."""
     entries: dict[Path, Entry] = {}
     for name, folder in _candidates(folders, cache):
         place = folder.resolve()
@@ -47,7 +47,7 @@ def catalogue(folders: Iterable[Path], cache: Path) -> list[Entry]:
 
 
 def _candidates(folders: Iterable[Path], cache: Path) -> Iterator[tuple[str, Path]]:
-    yield "demo", demo_folder()
+    yield from EMBEDDED.items()
     for folder in folders:
         for candidate in (folder, *_subfolders(folder)):
             yield name_of(candidate), candidate.absolute()

@@ -7,9 +7,9 @@ import msgspec
 from orchestrator import hf_cache
 from orchestrator.download import download, refuse_missing, refuse_others
 from orchestrator.hf_cache import HUB_ID
-from stages.core.config import DEMO, Config
+from stages.core.config import Config
 from stages.core.errors import ModelError
-from stages.core.model import ModelCard, demo_folder, read_card
+from stages.core.model import EMBEDDED, ModelCard, read_card
 
 
 def card(config: Config) -> ModelCard:
@@ -27,11 +27,11 @@ def card_of(folder: Path) -> ModelCard:
         if name != folder.name:
             refuse_missing(name, folder)
         raise
-    return found if folder == demo_folder() else msgspec.structs.replace(found, name=name)
+    return found if folder in EMBEDDED.values() else msgspec.structs.replace(found, name=name)
 
 
 def locate(config: Config) -> Path:
-    """The folder `model.path` names: `demo`, a folder relative to the configuration, or a hub id.
+    """The folder `model.path` names: an embedded model's, a folder relative to the configuration, or a hub id.
 
     A hub id is downloaded when it is first used. From then on the cache is what counts, and starts need no network;
     only `triptych models pull` looks for a newer version. Raises ModelError.
@@ -56,8 +56,8 @@ def find(path: str, base: Path) -> Path | None:
 
 def _folder(path: str, base: Path) -> Path | None:
     """The folder that `path` names, relative to `base`; None if it can only be a hub id."""
-    if path == DEMO:
-        return demo_folder()
+    if path in EMBEDDED:
+        return EMBEDDED[path]
     folder = base / Path(path).expanduser()
     return folder if folder.is_dir() or not HUB_ID.fullmatch(path) else None
 

@@ -33,12 +33,14 @@ def arguments(parser: Parser) -> None:
     """Declare the options."""
     parser.epilog = (
         "actions:\n"
-        "  list           the embedded model, those in this folder, in $TRIPTYCH_MODELS and in the Hugging Face cache\n"
-        "  inspect MODEL  what a folder, a hub id that is in the cache, or `demo` is, and whether it can be run\n"
+        "  list           the embedded models, those in this folder, $TRIPTYCH_MODELS and in the Hugging Face cache\n"
+        "  inspect MODEL  what a folder, a hub id in the cache, or an embedded model is, and whether it can be run\n"
         "  pull MODEL     bring a hub id into the Hugging Face cache, and say where it lies\n"
     )
     parser.add_argument("action", choices=("list", "inspect", "pull"), metavar="ACTION", help="list | inspect | pull")
-    parser.add_argument("model", nargs="?", type=read.text, metavar="MODEL", help="a folder, a hub id, or demo")
+    parser.add_argument(
+        "model", nargs="?", type=read.text, metavar="MODEL", help="a folder, a hub id, demo, or demo-lcm"
+    )
     parser.add_argument("--revision", type=read.text, metavar="NAME", help="pull this branch, tag or commit")
     add_json(parser, "one JSON object (list: one a line)")
 

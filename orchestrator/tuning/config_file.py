@@ -7,7 +7,8 @@ from pathlib import Path
 import msgspec
 
 from orchestrator.tuning.space import Candidate
-from stages.core.config import DEMO, Config
+from stages.core.config import Config
+from stages.core.model import EMBEDDED
 from stages.core.wire import KINDS
 
 _TABLES = ("model", "pipeline", "listen", "deadlines")
@@ -18,7 +19,7 @@ def render(config: Config, candidate: Candidate, folder: Path | None, remarks: I
     be written anywhere, so it names the folder in full. `remarks` become its first lines.
     """
     tuned = candidate.apply(config)
-    if folder is not None and config.model.path != DEMO:
+    if folder is not None and config.model.path not in EMBEDDED:
         model = msgspec.structs.replace(tuned.model, path=str(folder.resolve()))
         tuned = msgspec.structs.replace(tuned, model=model)
     lines = [f"# {remark}".rstrip() for remark in remarks]

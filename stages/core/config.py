@@ -21,9 +21,6 @@ Share = Literal["auto", "disjoint", "timeslice", "turns"]
 Count = Annotated[int, msgspec.Meta(ge=1, le=1024)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
 
-DEMO = "demo"
-"""The `model.path` that stands for the embedded model."""
-
 
 class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of the tables of the file."""
@@ -32,8 +29,9 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class ModelConfig(_Section, frozen=True, kw_only=True):
     """`[model]`: what is served."""
 
-    path: str = DEMO
-    """A folder as optimum-cli exports it, relative to the file; or a hub id; or `demo`, the embedded model."""
+    path: str = "demo"
+    """A folder as optimum-cli exports it, relative to the file; or a hub id; or an embedded model:
+    `demo`, or `demo-lcm`, which draws in four steps."""
     precision: Precision = "auto"
     """Inference precision; `auto` is the CPU's own default (bf16 where it has the instructions)."""
     sizes: tuple[str, ...] = ()

@@ -25,6 +25,11 @@ PIPELINES = {
 }
 """`_class_name` of the folders that can be run, with the family's short name."""
 
+_STAGES = Path(__file__).parent.parent
+
+EMBEDDED = {"demo": _STAGES / "demo_model", "demo-lcm": _STAGES / "demo_model_lcm"}
+"""The models that come with Triptych, by the `model.path` that stands for them: one, and its four-step variant."""
+
 
 class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     """The facts that the rest of the program needs to lay out memory and to check requests."""
@@ -127,7 +132,7 @@ def read_card(folder: Path) -> ModelCard:
     distilled = unet.time_cond_proj_dim
     return ModelCard(
         path=folder,
-        name="demo" if folder == demo_folder() else folder.name,
+        name=next((name for name, place in EMBEDDED.items() if place == folder), folder.name),
         family=PIPELINES[pipeline],
         latent_channels=unet.in_channels,
         downscale=downscale,
@@ -152,7 +157,7 @@ def _pooled_dim(folder: Path) -> int:
 
 def demo_folder() -> Path:
     """The embedded model."""
-    return Path(__file__).parent.parent / "demo_model"
+    return EMBEDDED["demo"]
 
 
 _Size = Annotated[int, msgspec.Meta(ge=1, le=1 << 16)]

@@ -49,13 +49,24 @@ def one(server: Server, prompt: wire.Submit) -> Outcome:
         return run(client, [prompt])
 
 
-def test_the_astronaut_is_drawn_on_red_ground(server: Server) -> None:
-    picture = one(server, submit("astronaut", steps=25)).images["astronaut", 0]
+def check_mars(picture: bytes) -> None:
     image = pixels(picture)
     assert image.shape == (128, 128, 3)
     ground = image[100:, :20].mean(axis=(0, 1))
     assert ground[0] > 1.3 * ground[2], f"mars is not red: {ground}"
     assert image.std() > 25, "a flat picture"
+
+
+def test_the_astronaut_is_drawn_on_red_ground(server: Server) -> None:
+    check_mars(one(server, submit("astronaut", steps=25)).images["astronaut", 0])
+
+
+def test_the_four_step_variant_needs_four_steps() -> None:
+    with serving("model.path=demo-lcm") as server:
+        picture = one(server, wire.Submit(id="quick", prompt=ASTRONAUT, seed=7)).images["quick", 0]
+    check_mars(picture)
+    told = Image.open(io.BytesIO(picture)).text["parameters"]
+    assert "Steps: 4, Sampler: lcm, CFG scale: 4, Seed: 7, Size: 128x128, Model: demo-lcm" in told
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_one_does_not(server: Server) -> None:

@@ -1,4 +1,4 @@
-"""The embedded model as diffusers' own pipeline, its torch weights read back out of the IR that Triptych ships.
+"""The embedded models as diffusers' own pipelines, their torch weights read back out of the IR that Triptych ships.
 
 OpenVINO's export names every layer after its torch module, so each constant tells by its consumer which parameter it
 was: that of `__module.mid_block.resnets.0.conv1/aten::_convolution/Add` is `mid_block.resnets.0.conv1.bias`.
@@ -16,7 +16,7 @@ import openvino as ov
 import torch
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from stages.core.model import demo_folder
+from stages.core.model import EMBEDDED
 
 _ROLES = {
     ("aten::_convolution", "Convolution", 1): "weight",
@@ -34,11 +34,11 @@ _ROLES = {
 _LAYER = re.compile(r"__module\.(?P<path>[\w.]+)/(?P<function>aten::\w+)/")
 
 
-def embedded_pipeline() -> diffusers.StableDiffusionPipeline:
-    """diffusers' pipeline with the embedded model's weights, float32. Its VAE can decode only."""
-    folder = demo_folder()
-    vae = diffusers.AutoencoderKL.from_config(_config(folder / "vae_decoder"))
-    unet = diffusers.UNet2DConditionModel.from_config(_config(folder / "unet"))
+def embedded_pipeline(folder: Path = EMBEDDED["demo"]) -> diffusers.DiffusionPipeline:
+    """diffusers' pipeline with an embedded model's weights, float32. Its VAE can decode only."""
+    index = _config(folder / "model_index.json")
+    vae = diffusers.AutoencoderKL.from_config(_config(folder / "vae_decoder" / "config.json"))
+    unet = diffusers.UNet2DConditionModel.from_config(_config(folder / "unet" / "config.json"))
     text_encoder = CLIPTextModel(CLIPTextConfig.from_pretrained(folder / "text_encoder"))
     for module, part, left_out in (
         (text_encoder, "text_encoder", ()),
@@ -46,12 +46,12 @@ def embedded_pipeline() -> diffusers.StableDiffusionPipeline:
         (vae, "vae_decoder", ("encoder.", "quant_conv.")),
     ):
         _fill(module, folder / part / "openvino_model.xml", left_out)
-    pipeline = diffusers.StableDiffusionPipeline(
+    pipeline = getattr(diffusers, index["_class_name"])(
         vae=vae,
         text_encoder=text_encoder,
         tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
         unet=unet,
-        scheduler=diffusers.DDIMScheduler.from_pretrained(folder, subfolder="scheduler"),
+        scheduler=getattr(diffusers, index["scheduler"][1]).from_pretrained(folder, subfolder="scheduler"),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -60,8 +60,8 @@ def embedded_pipeline() -> diffusers.StableDiffusionPipeline:
     return pipeline
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "config.json").read_text())
+def _config(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text())
 
 
 def _fill(module: torch.nn.Module, xml: Path, left_out: tuple[str, ...]) -> None:

@@ -8,13 +8,14 @@ import json
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import diffusers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from stages.core.model import demo_folder
+from stages.core.model import EMBEDDED, demo_folder
 from tests.parity.embedded import embedded_pipeline
 
 TOKENIZER = demo_folder() / "tokenizer"
@@ -210,11 +211,23 @@ FAMILIES: Mapping[str, Family] = {
             name="embedded",
             like="the model that Triptych brings, trained",
             build=embedded_pipeline,
-            exported=demo_folder(),
+            exported=EMBEDDED["demo"],
             side=128,
             schedules=(None, "euler", "dpmpp_2m"),
             steps=25,
             guidance_scale=4.0,
+            more_prompts=("a sketch of a castle at sunset", "a cat in the snow"),
+        ),
+        Family(
+            name="embedded-lcm",
+            like="its four-step variant, trained",
+            build=partial(embedded_pipeline, EMBEDDED["demo-lcm"]),
+            exported=EMBEDDED["demo-lcm"],
+            side=128,
+            schedules=(None,),
+            steps=4,
+            guidance_scale=4.0,
+            negative_prompts=False,
             more_prompts=("a sketch of a castle at sunset", "a cat in the snow"),
         ),
         Family(

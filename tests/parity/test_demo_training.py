@@ -78,6 +78,22 @@ def test_the_checkpoint_of_other_networks_is_refused(run: Run, tmp_path: Path) -
         train_unet(tmp_path, run.folder / "scenes", networks.TINY, 1, seed=0, init=None, rate=1e-3, batch=4)
 
 
+def train_decoder(run: Run, folder: Path, init: Path | None) -> None:
+    scenes = run.folder / "scenes"
+    train_vae(folder, scenes, networks.TINY, 1, seed=0, init=init, decoder_only=True, rate=1e-3, batch=4)
+
+
+def test_a_decoder_keeps_the_scale_of_the_latents(run: Run, tmp_path: Path) -> None:
+    train_decoder(run, tmp_path, run.folder / "torch")
+    before, after = (networks.load_vae(folder / "torch").config for folder in (run.folder, tmp_path))
+    assert after.scaling_factor == before.scaling_factor != 0.18215
+
+
+def test_a_decoder_alone_is_not_trained_from_nothing(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--init"):
+        train_decoder(run, tmp_path, None)
+
+
 def test_the_export_is_loaded_and_draws(run: Run, tmp_path: Path) -> None:
     export(run.folder / "torch", tmp_path / "model")
     card = read_card(tmp_path / "model")

@@ -113,10 +113,10 @@ def test_everything_that_is_a_model_is_listed_once(tmp_path: Path) -> None:
     (here / "again").symlink_to(other)
     cached(tmp_path / "cache", "org/sd")
     entries = catalogue([here, here, other], tmp_path / "cache")
-    assert [entry.name for entry in entries] == ["demo", "again", "mine", "org/sd"]
-    assert {entry.family for entry in entries} == {"SD"}
+    assert [entry.name for entry in entries] == ["demo", "demo-lcm", "again", "mine", "org/sd"]
+    assert [entry.family for entry in entries] == ["SD", "LCM", "SD", "SD", "SD"]
     assert all(entry.reason is None for entry in entries)
-    assert entries[3].size_bytes == sum((DEMO / file).stat().st_size for file in FILES)
+    assert entries[4].size_bytes == sum((DEMO / file).stat().st_size for file in FILES)
 
 
 def test_a_model_that_cannot_be_run_is_listed_with_the_reason(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_a_model_that_cannot_be_run_is_listed_with_the_reason(tmp_path: Path) ->
     change(model(tmp_path / "b") / "scheduler" / "scheduler_config.json", _class_name="DEISMultistepScheduler")
     (model(tmp_path / "c") / "tokenizer" / "tokenizer.json").unlink()
     ir(cached(tmp_path / "cache", "org/half"), "unet").with_suffix(".bin").unlink()
-    _, a, b, c, half = catalogue([tmp_path], tmp_path / "cache")
+    _, _, a, b, c, half = catalogue([tmp_path], tmp_path / "cache")
     assert "FluxPipeline" in str(a.reason)
     assert "DEISMultistepScheduler, is unknown here" in str(b.reason)
     assert "neither tokenizer.json nor vocab.json" in str(c.reason)
@@ -147,8 +147,8 @@ def test_list_looks_in_three_places(cache: Path, tmp_path: Path, monkeypatch: py
     status, out, err = triptych("models", "list", "--json", cwd=tmp_path / "here")
     assert (status, err) == (0, "")
     entries = [json.loads(line) for line in out.splitlines()]
-    assert [entry["name"] for entry in entries] == ["demo", "mine", "theirs", "org/sd"]
-    assert [entry["path"] for entry in entries[1:]] == [
+    assert [entry["name"] for entry in entries] == ["demo", "demo-lcm", "mine", "theirs", "org/sd"]
+    assert [entry["path"] for entry in entries[2:]] == [
         str(tmp_path / "here" / "mine"),
         str(tmp_path / "shelf" / "theirs"),
         str(path),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from stages.core.errors import ModelError
-from stages.core.model import demo_folder, ir, read_card
+from stages.core.model import EMBEDDED, demo_folder, ir, read_card
 
 PARTS = ("text_encoder", "unet", "vae_decoder")
 DEMO = demo_folder()
@@ -55,6 +55,21 @@ def test_the_embedded_model_says_what_its_parts_say() -> None:
     assert {"num_inference_steps": card.steps, "guidance_scale": card.guidance_scale} == read(
         DEMO / "generation_config.json"
     )
+
+
+def test_the_four_step_variant_is_told_the_guidance() -> None:
+    card = read_card(EMBEDDED["demo-lcm"])
+    assert (card.name, card.family, card.steps, card.guidance_embed_dim) == ("demo-lcm", "LCM", 4, 256)
+    assert card.rows(card.guidance_scale) == 1
+
+
+def test_the_embedded_models_are_small() -> None:
+    sizes = {
+        name: sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        for name, folder in EMBEDDED.items()
+    }
+    assert sizes["demo"] <= 40e6
+    assert sum(sizes.values()) <= 70e6
 
 
 def test_a_picture_under_guidance_takes_two_rows() -> None:
