@@ -1,8 +1,8 @@
 """Cores shared by several processes: how fast each piece of work goes while the others are there. Pure.
 
 The kernel gives each thread its fair part, so work that asks for more cores than its set has goes on at cores / asked.
-Where that happens between processes it costs more than the fair part: the threads of a forward wait for the one that
-was not running, and caches are filled anew. `interference` says how much; it is learned from real runs.
+Where that happens between processes, work of several threads loses more than that: those that run wait for the one that
+does not. `interference` says how much; it is learned from real runs.
 """
 
 import math
@@ -26,6 +26,8 @@ class Work:
     done: Done
     flock: tuple[int, float] = (1, 1.0)
     """Of how many pieces of one process `left_s` is the time of each, and how much faster one alone goes."""
+    threads: int = 1
+    """That it is divided among."""
     speed: float = 0.0
 
 
@@ -94,7 +96,7 @@ class Sharing:
         for work in self._works:
             where = placed[id(work)] if work.cores is None else work.cores
             share = min(1.0, len(where) / asked[where])
-            if share < 1.0 and len(crowd[where]) > 1:
+            if share < 1.0 and len(crowd[where]) > 1 and work.threads > 1:
                 share /= 1 + self._interference
             together, alone = work.flock
             if together > 1:

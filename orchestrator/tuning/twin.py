@@ -163,7 +163,9 @@ class OneByOneTwin(Twin):
         yield pipes.Took(run.job, began)
         cost = self.curves.cost(self.spec.kind, self.spec.threads)
         seconds = self.seconds(cost, run)
-        yield lambda done: self.clock.begin(Work(self.spec.name, self.cores, seconds, cost.cores, done))
+        yield lambda done: self.clock.begin(
+            Work(self.spec.name, self.cores, seconds, cost.cores, done, threads=self.spec.threads)
+        )
         self.seal(run)
         yield pipes.Put(run.job, run.output, self._shape(run), began, self.clock.now_ns)
 
@@ -246,7 +248,8 @@ class UnetTwin(Twin):
         self._flights.append(flight)
         threads, streams = self.spec.threads, self.spec.streams
         cost = self.curves.cost("unet", threads, streams, flight.rows)
-        alone = self.curves.cost("unet", max(1, threads // streams), 1, flight.rows)
+        own = max(1, threads // streams)
+        alone = self.curves.cost("unet", own, 1, flight.rows)
         flock = (streams, max(1.0, cost.seconds / alone.seconds)) if streams > 1 else (1, 1.0)
         seconds = self.seconds(cost, group[0].run)
 
@@ -255,7 +258,7 @@ class UnetTwin(Twin):
             if flight.then is not None:
                 flight.then()
 
-        self.clock.begin(Work(self.spec.name, self.cores, seconds, cost.cores, landed, flock))
+        self.clock.begin(Work(self.spec.name, self.cores, seconds, cost.cores, landed, flock, own))
 
     def _land(self, flight: _Flight) -> Unit:
         if not flight.landed:

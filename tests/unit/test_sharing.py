@@ -1,3 +1,5 @@
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +19,7 @@ def ends(sharing: Sharing, *works: tuple[str, frozenset[int] | None, float, floa
         def done(process: str = process) -> None:
             found[process] = clock.now
 
-        clock.begin(Work(process, cores, seconds, asks, done))
+        clock.begin(Work(process, cores, seconds, asks, done, threads=math.ceil(asks)))
     clock.run()
     return found
 
@@ -44,6 +46,11 @@ def test_sets_of_cores_do_not_disturb_each_other() -> None:
 def test_interference_is_paid_only_while_processes_compete() -> None:
     found = ends(Sharing({FRONT}, interference=0.5), ("unet", FRONT, 3.0, 2.0), ("vae", FRONT, 1.0, 2.0))
     assert found == {"vae": pytest.approx(3.0), "unet": pytest.approx(5.0)}
+
+
+def test_work_of_one_thread_waits_for_no_other_thread() -> None:
+    found = ends(Sharing({FRONT}, interference=0.5), ("unet", FRONT, 2.0, 1.0), ("vae", FRONT, 1.0, 2.0))
+    assert found == {"vae": pytest.approx(2.25), "unet": pytest.approx(2.75)}
 
 
 def test_what_runs_anywhere_runs_where_there_is_room() -> None:
