@@ -229,6 +229,7 @@ FAMILIES: Mapping[str, Family] = {
             guidance_scale=4.0,
             negative_prompts=False,
             more_prompts=("a sketch of a castle at sunset", "a cat in the snow"),
+            without_genai="its LCM scheduler crashes on v_prediction",
         ),
         Family(
             name="sd15",

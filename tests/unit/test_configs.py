@@ -24,6 +24,8 @@ def test_the_explained_one_names_every_key_with_its_default() -> None:
     keys = {field.name for name in names for field in msgspec.structs.fields(getattr(config, f"{name}Config"))}
     assert explained == keys | {"load_attempts"}
     loaded = config.load(path, environ={})
-    named = msgspec.structs.replace(loaded, model=msgspec.structs.replace(loaded.model, path=config.DEMO), stage=())
+    named = msgspec.structs.replace(
+        loaded, model=msgspec.structs.replace(loaded.model, path=config.ModelConfig().path), stage=()
+    )
     assert named == config.Config(folder=str(FOLDER))
     assert loaded.stages() == config.Config().stages()
