@@ -88,13 +88,14 @@ def test_long_prompts_are_those_of_lpw(
         (r"a \(red\) (tree", [[("a (red)", 1), ("tree", 1.1)]]),
         ("a castle BREAK (snow:1.4)", [[("a castle", 1)], [("snow", 1.4)]]),
         ("(a castle BREAK snow:0.7) BREAK", [[("a castle", 0.7)], [("snow", 0.7)]]),
-        ("(cat:1.3)" + " cat" * 80, [[("cat", 1.3), ("cat " * 74, 1)], [("cat " * 6, 1)]]),
+        # Not cats: of these the mean is so near to zero that to scale it back is to scale rounding errors.
+        ("(tree:1.3)" + " tree" * 80, [[("tree", 1.3), ("tree " * 74, 1)], [("tree " * 6, 1)]]),
     ],
 )
 def test_weights_are_those_of_a1111(
     prompt: str, windows: list[Window], encoder: Encoder, pipeline: diffusers.StableDiffusionPipeline
 ) -> None:
-    assert tokens(pipeline, "cat") == tokens(pipeline, "cat cat")[:1]  # the last case counts tokens by words
+    assert tokens(pipeline, "tree") == tokens(pipeline, "tree tree")[:1]  # the last case counts tokens by words
     expected = torch.cat([a1111(pipeline, window) for window in windows])
     found = encoder.encode(NEGATIVE, prompt, syntax="a1111").tokens
     assert near(found[1], expected)
