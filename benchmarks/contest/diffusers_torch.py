@@ -22,14 +22,7 @@ def load(work: Work) -> Draw:
 def drawer(pipeline: diffusers.DiffusionPipeline, work: Work) -> Draw:
     """One picture after another."""
     pipeline.set_progress_bar_config(disable=True)
-    options: dict[str, object] = {
-        "num_inference_steps": work.steps,
-        "guidance_scale": work.guidance_scale,
-        "width": work.width,
-        "height": work.height,
-    }
-    if work.negative_prompt:
-        options["negative_prompt"] = work.negative_prompt
+    options = work.options()
 
     def draw(prompt: str, seed: int) -> Pixels:
         generator = torch.Generator().manual_seed(seed)

@@ -13,14 +13,7 @@ def load(work: Work) -> Draw:
 
 def drawer(pipeline: openvino_genai.Text2ImagePipeline, work: Work) -> Draw:
     """One picture after another, with torch's noise."""
-    options: dict[str, object] = {
-        "num_inference_steps": work.steps,
-        "guidance_scale": work.guidance_scale,
-        "width": work.width,
-        "height": work.height,
-    }
-    if work.negative_prompt:
-        options["negative_prompt"] = work.negative_prompt
+    options = work.options()
 
     def draw(prompt: str, seed: int) -> Pixels:
         picture = pipeline.generate(prompt, generator=openvino_genai.TorchGenerator(seed), **options)

@@ -49,6 +49,16 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     precision: str
     """bf16 or f32."""
 
+    def options(self) -> dict[str, object]:
+        """By the names that diffusers' pipelines and GenAI's have for them."""
+        negative = {"negative_prompt": self.negative_prompt} if self.negative_prompt else {}
+        return negative | {
+            "num_inference_steps": self.steps,
+            "guidance_scale": self.guidance_scale,
+            "width": self.width,
+            "height": self.height,
+        }
+
 
 def work(model: Path, torch: Path | None, steps: int | None, guidance_scale: float | None, precision: str) -> Work:
     """The work for a model folder; None is what the folder says. Raises ModelError if it cannot be run."""
