@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from orchestrator import timeline, trace
+from orchestrator import timeline, trace_events
 from orchestrator.cli import options
 from orchestrator.cli.amounts import images
 from orchestrator.cli.parser import Parser, seconds
@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     with Client(options.address(args)) as client:
         recording = client.trace(args.seconds)
     events = timeline.events(recording)
-    trace.store(args.out, events)
+    trace_events.write(args.out, events)
     slices = [event for event in events if event["ph"] == "X" and event["cat"] != "job"]
     if slices:
         seen = {job for forward in forwards(recording) for job in forward.jobs}

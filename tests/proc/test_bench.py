@@ -144,8 +144,8 @@ def test_a_trace_of_the_last_seconds_opens(server: Server, tmp_path: Path) -> No
         *("hub", "text-0", "unet-0", "vae-0")
     }
     assert slices(events, "step")
-    counters = {event["name"] for event in events if event["ph"] == "C"}
-    assert counters == {"images waiting", "arena slots in use", "memory, MiB"}
+    counters = {(event["name"], *event["args"]) for event in events if event["ph"] == "C"}
+    assert counters == {("images", "waiting"), ("arena slots", "in use"), ("memory", "MiB")}
 
 
 def test_a_trace_of_nothing_says_so(tmp_path: Path) -> None:

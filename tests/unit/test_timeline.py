@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator import timeline, trace
+from orchestrator import timeline, trace_events
 from orchestrator.recording import Fact, Level, Lost, Memory, Recording
 from tests.unit.test_recording import MS, WORKERS, histories, life, put, recording, stepped, timed, took
 
@@ -113,16 +113,21 @@ def test_forwards_that_overlap_get_tracks_of_their_own() -> None:
 def test_counters_tell_the_queue_the_slots_and_the_memory() -> None:
     facts: list[Fact] = [Level(5 * MS, 1, 2), Level(10 * MS, 3, 4), Memory(20 * MS, 101, 3 << 20), Level(30 * MS, 0, 0)]
     events = timeline.events(recording(*facts, began=15, ended=40))
-    counters = [(e["pid"], e["name"], e["ts"], e["args"]["value"]) for e in events if e["ph"] == "C"]
+    counters = [
+        (e["pid"], f"{e['name']} {what}", e["ts"], value)
+        for e in events
+        if e["ph"] == "C"
+        for what, value in e["args"].items()
+    ]
     assert counters == [
-        (101, "memory, MiB", 5000, 3.0),
+        (101, "memory MiB", 5000, 3.0),
         (99, "images waiting", 0, 3),
         (99, "arena slots in use", 0, 4),
         (99, "images waiting", 15_000, 0),
         (99, "arena slots in use", 15_000, 0),
     ]
     still = timeline.events(recording(Level(1 * MS, 2, 3), began=15, ended=40))
-    assert [e["args"]["value"] for e in still if e["ph"] == "C"] == [2, 3]
+    assert [value for e in still if e["ph"] == "C" for value in e["args"].values()] == [2, 3]
 
 
 def test_a_process_that_has_ended_is_shown_as_such() -> None:
@@ -142,7 +147,7 @@ def test_whatever_was_recorded_is_a_trace_that_opens(facts: list[Fact], began: i
 
 def test_the_file_is_json_with_trace_events(tmp_path: Path) -> None:
     path = tmp_path / "trace.json"
-    trace.store(path, timeline.events(recording(*life(1, 0))))
+    trace_events.write(path, timeline.events(recording(*life(1, 0))))
     document = json.loads(path.read_text())
     assert document["displayTimeUnit"] == "ms"
     check(document["traceEvents"])
