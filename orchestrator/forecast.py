@@ -69,7 +69,8 @@ class Forecast:
     ) -> list[Request]:
         """The requests, if they can be done by the claim's deadline; with fewer steps if that is allowed and helps.
 
-        Raises DeadlineInfeasible, naming the earliest time.
+        A deadline that was accepted is a promise: what would make another prompt of this priority or a higher one miss
+        its own is refused, too. Raises DeadlineInfeasible, naming the earliest time.
         """
         if claim.deadline is None or not self.known:
             return requests
@@ -78,16 +79,29 @@ class Forecast:
         pixels = requests[0].pixels
         one = self.estimate.of("text", rows * requests[0].steps, pixels)
         rank = (*self._key(claim, one, 0, now), math.inf)  # of those that are equal, the newest
-        before = sum(self.left(job) for job in jobs if self.rank(job, now_ns) < rank)
+        before = done = 0.0
+        spare = math.inf  # seconds that all those after it can wait
+        for other_rank, other in sorted((self.rank(job, now_ns), job) for job in jobs):
+            done += self.left(other)
+            promised = other.claim.deadline
+            if other_rank < rank:
+                before = done
+            elif promised is not None and other.claim.priority >= claim.priority and now + done <= promised:
+                spare = min(spare, promised - now - done)
         allowed = claim.deadline - now
-        needed = before + one * len(requests)
-        if needed <= allowed:
+        work = one * len(requests)
+        excess = work - min(allowed - before, spare)
+        if excess <= 0:
             return requests
         a_step = self.estimate.of("text", rows, pixels) - self.estimate.of("text", 0, pixels)
-        steps = requests[0].steps - math.ceil((needed - allowed) / len(requests) / a_step)
+        steps = requests[0].steps - math.ceil(excess / len(requests) / a_step)
         if min_steps is not None and steps >= min_steps:
             return [msgspec.structs.replace(request, steps=steps) for request in requests]
-        error = DeadlineInfeasible(f"this would take {needed:.3g} s, and {allowed:.3g} s are allowed by `deadline_s`")
-        if needed - before <= allowed:  # else it takes too long by itself, and waiting is no help
-            error.retry_after_s = round(needed - allowed, 3)
+        if before + work > allowed:
+            why = f"this would take {before + work:.3g} s, and {allowed:.3g} s are allowed by `deadline_s`"
+        else:
+            why = f"this would make others late by {excess:.3g} s that were accepted with a deadline"
+        error = DeadlineInfeasible(why)
+        if work <= allowed:  # else it takes too long by itself, and waiting is no help
+            error.retry_after_s = round(excess, 3)
         raise error

@@ -238,6 +238,35 @@ def test_who_goes_behind_does_not_count_against_a_deadline(jobs: Jobs) -> None:
         forecast("arrival").fit(requests(1), claim, None, jobs.all, NOW)
 
 
+def urgent(order: Order, jobs: Jobs, priority: int = 0, min_steps: int | None = None) -> list[int]:
+    """The steps of a prompt of 4 that is wanted as soon as it can be, whatever waits."""
+    claim = Claim(NOW / 1e9, priority, NOW / 1e9 + own(4) + 1)
+    return [request.steps for request in forecast(order).fit(requests(4), claim, min_steps, jobs.all, NOW)]
+
+
+@pytest.mark.parametrize("order", ["deadline", "shortest"])
+def test_what_would_make_others_break_their_promise_is_refused(order: Order, jobs: Jobs) -> None:
+    jobs.one(6, deadline=own(6) + own(4) - 3.0)
+    with pytest.raises(DeadlineInfeasible, match=r"make others late by 3 s that were accepted") as caught:
+        urgent(order, jobs)
+    assert caught.value.retry_after_s == pytest.approx(3.0)
+    assert urgent(order, jobs, min_steps=2) == [3], "with a step less nobody is late"
+
+
+def test_those_with_time_to_spare_those_late_anyway_and_those_of_no_deadline_can_be_overtaken(jobs: Jobs) -> None:
+    jobs.one(6, deadline=own(6) + own(4) + 1.0)
+    jobs.one(50)
+    jobs.one(7, deadline=own(7) - 1.0)
+    assert urgent("deadline", jobs) == [4]
+
+
+def test_who_has_priority_may_break_the_promises_of_others(jobs: Jobs) -> None:
+    jobs.one(6, deadline=own(6) + 1.0)
+    assert urgent("deadline", jobs, priority=1) == [4]
+    with pytest.raises(DeadlineInfeasible):
+        urgent("deadline", jobs)
+
+
 def test_fewer_steps_only_if_that_is_allowed_and_as_many_as_there_is_time_for(jobs: Jobs) -> None:
     for steps in (1, 2, 3):
         assert fit(jobs, requests(4), own(steps) + 0.01, min_steps=1) == [steps]
@@ -256,6 +285,28 @@ def test_every_image_of_a_prompt_counts(jobs: Jobs) -> None:
         fit(jobs, requests(4, n=3), 3 * own(4) - 0.01)
     assert fit(jobs, requests(4, n=3), 3 * own(4) - 0.01, min_steps=2) == [3, 3, 3]
     assert fit(jobs, requests(4, n=3), 3 * own(2) + 0.01, min_steps=2) == [2, 2, 2]
+
+
+@given(
+    asked=st.lists(st.tuples(st.integers(1, 20), st.floats(1.0, 4.0)), min_size=1, max_size=12),
+    order=st.sampled_from(["deadline", "shortest", "arrival"]),
+)
+def test_whatever_is_accepted_is_done_in_time_in_the_order_in_which_it_goes(
+    asked: list[tuple[int, float]], order: Order
+) -> None:
+    jobs, told = Jobs(), forecast(order)
+    for steps, patience in asked:
+        claim = Claim(NOW / 1e9, 0, NOW / 1e9 + patience * own(steps))
+        try:
+            told.fit(requests(steps), claim, None, jobs.all, NOW)
+        except DeadlineInfeasible:
+            continue
+        jobs.one(steps, deadline=patience * own(steps))
+    done = 0.0
+    for job in sorted(jobs.all, key=lambda job: told.rank(job, NOW)):
+        done += told.left(job)
+        assert job.claim.deadline is not None
+        assert NOW / 1e9 + done <= job.claim.deadline + 1e-6
 
 
 @given(
