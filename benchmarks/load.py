@@ -1,13 +1,16 @@
 """Mixed load: what the order of jobs does to waiting, and what deadlines do under overload.
 
-    python -m benchmarks.load [-c CONFIG] [--jobs N] [--rounds N] [--set KEY=VALUE] [--json FILE]
+    python -m benchmarks.load [--only waiting|overload] [-c CONFIG] [--jobs N] [--rounds N] [--set KEY=VALUE]
+                              [--json FILE]
 
 Short jobs (4 steps, 80 %) and long ones (50 steps, 20 %) arrive as a Poisson process, whether or not the server keeps
-up. First the capacity is measured: all jobs at once. Then, with the same arrivals every time,
+up; all orders of jobs meet the same arrivals. Capacity is what is done of jobs that are there all at once.
 
-- at 0.8 of capacity: first come, first served (A) against shortest remaining work first (B), in the order A B B A;
-- at 1.2 of capacity: every job has a deadline of three times what it takes alone; goodput is the work that was done in
-  time, as a share of capacity.
+- waiting, at 0.8 of capacity: first come, first served (A) against shortest remaining work first (B), in the order
+  A B B A;
+- overload, at 1.2 of capacity: every job has a deadline of three times what it takes alone. Goodput is the work that
+  was done in time, as a share of capacity. As cores drift, each server's capacity is measured before and after it, and
+  the mean of the two counts.
 """
 
 import argparse
@@ -16,7 +19,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 
 import numpy as np
 
@@ -135,25 +138,20 @@ def latencies(jobs: list[Job], kind: str | None = None) -> list[float]:
     return [job.latency for job in jobs if job.latency is not None and kind in (None, job.kind)]
 
 
-def main() -> None:
-    """Measure, print a table, write JSON."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.load", description=__doc__)
-    parser.add_argument("-c", "--config", type=Path)
-    parser.add_argument("--jobs", type=int, default=300)
-    parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--set", action="append", default=[])
-    parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
+def capacity(client: Client, count: int) -> tuple[float, float]:
+    """Steps and jobs a second where there is always one more to do."""
+    jobs = mix(count, float("inf"), seed=99)
+    seconds = play(client, jobs)
+    return work(jobs) / seconds, len(jobs) / seconds
 
+
+def compare_waiting(args: argparse.Namespace) -> dict[str, list[float]]:
+    """Print and return the ratios of both orders' latencies, one a pair of runs."""
     with server(args, "arrival") as client:
-        isolated = alone(client)
-        jobs = mix(args.jobs, float("inf"), seed=99)
-        seconds = play(client, jobs)
-        capacity, capacity_work = len(jobs) / seconds, work(jobs) / seconds
-    print(f"capacity {capacity:.2f} jobs/s; alone: short {isolated['short']:.3f} s, long {isolated['long']:.3f} s")
-
+        _, rate = capacity(client, args.jobs)
+    print(f"capacity {rate:.2f} jobs/s", flush=True)
     figures: dict[str, dict[str, list[float]]] = {}
-    for order, jobs in waiting(args, RHO * capacity):
+    for order, jobs in waiting(args, RHO * rate):
         short, long = latencies(jobs, "short"), latencies(jobs, "long")
         row = {
             "mean": mean(latencies(jobs)),
@@ -170,23 +168,59 @@ def main() -> None:
         pairs = [b / a for a, b in zip(by_order["arrival"], by_order["shortest"], strict=True)]
         ratios[name] = pairs
         print(f"shortest / arrival, {name}: {mean(pairs):.2f} ({min(pairs):.2f} to {max(pairs):.2f})")
+    return ratios
 
-    goodput = {}
-    for order in ("arrival", "deadline", "shortest"):
-        with server(args, order) as client:
-            jobs = mix(args.jobs, OVERLOAD * capacity, seed=5)
-            for job in jobs:
-                job.deadline_s = PATIENCE * isolated[job.kind]
-            play(client, jobs)
-        done = [job for job in jobs if job.latency is not None and job.latency <= (job.deadline_s or 0)]
-        span = max(job.at for job in jobs)
-        goodput[order] = (work(done) / span / capacity_work, len(done) / span / capacity)
-        by_work, by_jobs = goodput[order]
-        print(f"overload 1.2, {order}: goodput {by_work:.2f} of capacity by work, {by_jobs:.2f} by jobs", flush=True)
-    if args.json:
-        args.json.write_text(
-            json.dumps({"capacity": capacity, "alone": isolated, "ratios": ratios, "goodput": goodput})
+
+def overload(client: Client, count: int, seed: int) -> tuple[float, float]:
+    """Goodput as a share of capacity, by work and by jobs."""
+    isolated = alone(client)
+    before = capacity(client, count // 2)
+    jobs = mix(count, OVERLOAD * before[1], seed)
+    for job in jobs:
+        job.deadline_s = PATIENCE * isolated[job.kind]
+    play(client, jobs)
+    after = capacity(client, count // 2)
+    done = [job for job in jobs if job.latency is not None and job.latency <= (job.deadline_s or 0)]
+    span_s = max(job.at + (job.latency if job in done and job.latency else 0.0) for job in jobs)
+    print(f"    capacity {before[1]:.2f}, then {after[1]:.2f} jobs/s", flush=True)
+    return work(done) / span_s / mean((before[0], after[0])), len(done) / span_s / mean((before[1], after[1]))
+
+
+def compare_goodput(args: argparse.Namespace) -> dict[str, list[tuple[float, float]]]:
+    """Print and return the goodput of every order, one a round."""
+    goodput: dict[str, list[tuple[float, float]]] = {}
+    orders = ("deadline", "shortest", "arrival")
+    for number in range(args.rounds):
+        for order in orders if number % 2 == 0 else reversed(orders):
+            with server(args, order) as client:
+                found = overload(client, args.jobs, seed=5 + number)
+            goodput.setdefault(order, []).append(found)
+            print(f"overload {OVERLOAD}, {order}: goodput {found[0]:.2f} by work, {found[1]:.2f} by jobs", flush=True)
+    for order, all_rounds in goodput.items():
+        by_work, by_jobs = zip(*all_rounds, strict=True)
+        print(
+            f"overload {OVERLOAD}, {order}: goodput by work {median(by_work):.2f} ({min(by_work):.2f} to "
+            f"{max(by_work):.2f}), by jobs {median(by_jobs):.2f} ({min(by_jobs):.2f} to {max(by_jobs):.2f})"
         )
+    return goodput
+
+
+def main() -> None:
+    """Measure, print tables, write JSON."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.load", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", choices=("waiting", "overload"))
+    parser.add_argument("-c", "--config", type=Path)
+    parser.add_argument("--jobs", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--set", action="append", default=[])
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    ratios = compare_waiting(args) if args.only != "overload" else {}
+    goodput = compare_goodput(args) if args.only != "waiting" else {}
+    if args.json:
+        args.json.write_text(json.dumps({"ratios": ratios, "goodput": goodput}))
 
 
 if __name__ == "__main__":
