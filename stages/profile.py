@@ -1,8 +1,9 @@
-"""Measure one stage alone: `python -m stages.profile SPEC ROWS...`, the spec as JSON, rows by which to load the U-Net.
+"""Measure one stage alone: `python -m stages.profile SPEC`, the spec as JSON.
 
-The stage that is measured is the one that serves, on a private arena: what it does around its model counts. Every
-number of rows is measured twice, and told twice, as a line of JSON on stdout (stages.core.point.Point). How long that
-takes is bounded by `_ENOUGH_S`, or by `_LEAST` units of work where those are longer.
+The stage that is measured is the one that serves, on a private arena: what it does around its model counts. It stays
+loaded; every line on stdin is a number of rows to measure it with, answered by a line of JSON on stdout
+(stages.core.point.Point). How long that takes is bounded by `_ENOUGH_S`, or by `_LEAST` units of work where those are
+longer.
 """
 
 import math
@@ -153,7 +154,7 @@ class Bench:
 
 
 def main() -> int:
-    """Read the spec, pin, load, measure; one line for every number of rows."""
+    """Read the spec, pin, load, measure; one line for every number of rows, until stdin ends."""
     spec = msgspec.json.decode(sys.argv[1], type=StageSpec)
     # As in stages.__main__: before OpenVINO is imported, which looks at the mask when it starts its threads.
     cores.pin(cores.parse(spec.cores))
@@ -165,8 +166,7 @@ def main() -> int:
         bench.load()
         if (seen := cores.read_back(os.getpid())) != cores.parse(spec.cores):
             raise StartFailed(f"asked for cores {spec.cores}, but its threads may run on {cores.render(seen)}")
-        # The second time backwards: what disturbs a virtual machine for a second must not hit a point both times.
-        for rows in (*sys.argv[2:], *reversed(sys.argv[2:])):
+        for rows in sys.stdin:
             print(msgspec.json.encode(bench.measure(int(rows))).decode(), flush=True)
     except TriptychError as error:
         print(error.message, file=sys.stderr)

@@ -8,19 +8,22 @@ from orchestrator.tuning.curves import typical
 from orchestrator.tuning.score import steady
 from orchestrator.tuning.simulate import HUB, Conditions, Simulated
 from orchestrator.tuning.trial import LOAD, Trial
+from stages.core.config import Share
 
 Predict = Callable[[Trial, Conditions], Simulated]
 """What the simulator makes of a trial's candidate under its load."""
 
 MOST_INTERFERENCE = 1.0
-_ROUNDS = 7
+MOST_HANDOVER_S = 0.02
+_ROUNDS = 8
 
 
 def calibrate(trials: Sequence[Trial], predict: Predict, start: Conditions) -> Conditions:
-    """The conditions under which the simulator comes nearest to the runs in which processes competed for cores.
+    """The conditions under which the simulator comes nearest to the runs.
 
-    The hub's time for a message is measured, with the client's on top, which competes, too; interference is searched
-    for. Without such runs, `start`.
+    The hub's time for a message is measured, with the client's on top, which competes, too. Interference is searched
+    for among the runs in which processes competed for cores, then what a handover costs among those in which they took
+    turns. What no run tells of is as in `start`.
     """
     counted = [trial for trial in trials if trial.messages]
     if not counted:
@@ -28,21 +31,35 @@ def calibrate(trials: Sequence[Trial], predict: Predict, start: Conditions) -> C
     message_s = typical(
         (trial.cores_used[HUB] + trial.cores_used[LOAD]) * trial.seconds / trial.messages for trial in counted
     )
-    found = msgspec.structs.replace(start, message_s=message_s)
-    competing = [trial for trial in counted if trial.candidate.share == "timeslice"]
-    if not competing:
-        return found
 
-    def excess(interference: float) -> float:
+    def excess(conditions: Conditions, share: Share) -> float:
         """How much faster the simulated pipeline is than the real ones, 1 being as fast."""
-        conditions = msgspec.structs.replace(found, interference=interference)
         return typical(
             steady(predict(trial, conditions).played.records, trial.in_flight).images_per_s / trial.score.images_per_s
-            for trial in competing
+            for trial in counted
+            if trial.candidate.share == share
         )
 
-    low, high = 0.0, MOST_INTERFERENCE
-    for _ in range(_ROUNDS):  # the more interference, the slower: halve the interval
+    found = msgspec.structs.replace(start, message_s=message_s)
+    shares = {trial.candidate.share for trial in counted}
+    if "timeslice" in shares:
+        interference = _halve(
+            MOST_INTERFERENCE,
+            lambda value: excess(msgspec.structs.replace(found, interference=value), "timeslice"),
+        )
+        found = msgspec.structs.replace(found, interference=interference)
+    if "turns" in shares:
+        handover_s = _halve(
+            MOST_HANDOVER_S, lambda value: excess(msgspec.structs.replace(found, handover_s=value), "turns")
+        )
+        found = msgspec.structs.replace(found, handover_s=handover_s)
+    return found
+
+
+def _halve(most: float, excess: Callable[[float], float]) -> float:
+    """The value from 0 to `most` where `excess`, which falls, passes 1: by halving the interval."""
+    low, high = 0.0, most
+    for _ in range(_ROUNDS):
         middle = (low + high) / 2
         low, high = (middle, high) if excess(middle) > 1 else (low, middle)
-    return msgspec.structs.replace(found, interference=(low + high) / 2)
+    return (low + high) / 2

@@ -11,15 +11,15 @@ from stages.core.wire import Submit
 _WARM_STEPS = 6
 
 
-def load(jobs: int, steps: int) -> list[Arrival]:
-    """`jobs` prompts of `steps` steps. Each is encoded anew, as prompts of different people are."""
+def load(jobs: int, steps: int, first: int = 0) -> list[Arrival]:
+    """`jobs` prompts of `steps` steps, numbered from `first`. All differ, as those of different people do."""
     return [
         Arrival(
             "tune",
             Submit(id=f"{number}", prompt=f"a photo of {number} ships in a storm", seed=number, steps=steps),
             None,
         )
-        for number in range(jobs)
+        for number in range(first, first + jobs)
     ]
 
 

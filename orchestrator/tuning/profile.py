@@ -1,14 +1,18 @@
 """Measure every stage alone, one child process for each number of threads and streams; remember what was measured."""
 
+import contextlib
+import math
 import os
-import selectors
+import select
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from typing import IO
 
 import msgspec
 
@@ -116,57 +120,80 @@ def missing(wanted: Iterable[Ask], points: Iterable[Point]) -> list[Ask]:
     return left
 
 
-def measure(
-    ask: Ask, config: Config, card: ModelCard, topology: Topology, until: float, tick: Callable[[], None]
-) -> Iterator[Point]:
-    """The points that are measured until the monotonic clock says `until`. Raises StartFailed for a stage that cannot
-    be loaded.
+class Alone:
+    """A stage that is loaded in a process of its own, to be measured as often as wanted."""
 
-    `tick` is called several times a second.
-    """
-    spec = next(spec for spec in _plan(ask, config, card, topology).stages if spec.kind == ask.kind)
-    command = [sys.executable, "-m", "stages.profile", msgspec.json.encode(spec).decode(), *map(str, ask.rows)]
-    with _child(command) as child:
-        assert child.stdout is not None
-        assert child.stderr is not None
-        buffer, complaint = b"", b""
-        with selectors.DefaultSelector() as selector:
-            selector.register(child.stdout, selectors.EVENT_READ)
-            selector.register(child.stderr, selectors.EVENT_READ)
-            while selector.get_map():
-                if time.monotonic() >= until:
-                    return
-                tick()
-                for key, _ in selector.select(_TICK_S):
-                    data = os.read(key.fd, 1 << 16)
-                    if not data:
-                        selector.unregister(key.fileobj)
-                    elif key.fileobj is child.stderr:
-                        complaint += data
-                    else:
-                        *lines, buffer = (buffer + data).split(b"\n")
-                        yield from (msgspec.json.decode(line, type=Point) for line in lines)
-        if child.wait() != 0:
-            why = complaint.decode(errors="replace").strip().splitlines() or ["it ended without a word"]
-            raise StartFailed(f"{ask.kind} with {ask.threads} threads could not be measured: {why[-1]}")
+    def __init__(self, ask: Ask, child: subprocess.Popen[bytes], stderr: IO[bytes]) -> None:
+        self._ask = ask
+        self._child = child
+        self._stderr = stderr
+        self._unread = b""
+
+    def measure(self, rows: int, until: float = math.inf, tick: Callable[[], None] = lambda: None) -> Point | None:
+        """Its unit of work of `rows` rows; None, for good, if the monotonic clock says `until` before that is known.
+
+        `tick` is called several times a second. Raises StartFailed for a stage that cannot be loaded.
+        """
+        assert self._child.stdin is not None
+        assert self._child.stdout is not None
+        with contextlib.suppress(BrokenPipeError):  # it has ended; why is told below
+            self._child.stdin.write(b"%d\n" % rows)
+        while time.monotonic() < until:
+            tick()
+            if not select.select([self._child.stdout], [], [], _TICK_S)[0]:
+                continue
+            data = os.read(self._child.stdout.fileno(), 1 << 16)
+            if not data:
+                raise self._ended()
+            self._unread += data
+            line, end, rest = self._unread.partition(b"\n")
+            if end:
+                self._unread = rest
+                return msgspec.json.decode(line, type=Point)
+        return None
+
+    def _ended(self) -> StartFailed:
+        self._stderr.seek(0)
+        why = self._stderr.read().decode(errors="replace").strip().splitlines() or ["it ended without a word"]
+        return StartFailed(f"{self._ask.kind} with {self._ask.threads} threads could not be measured: {why[-1]}")
 
 
 @contextmanager
-def _child(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
-    """In a session of its own, so that Ctrl-C is ours to handle."""
-    child = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-        env=environment(),
-    )
-    with child:
+def alone(ask: Ask, config: Config, card: ModelCard, topology: Topology) -> Iterator[Alone]:
+    """Start a process that loads the stage; it ends with the context, or with us."""
+    spec = next(spec for spec in _plan(ask, config, card, topology).stages if spec.kind == ask.kind)
+    with (
+        tempfile.TemporaryFile() as stderr,
+        subprocess.Popen(
+            [sys.executable, "-m", "stages.profile", msgspec.json.encode(spec).decode()],
+            bufsize=0,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            start_new_session=True,  # so that Ctrl-C is ours to handle
+            env=environment(),
+        ) as child,
+    ):
         try:
-            yield child
+            yield Alone(ask, child, stderr)
         finally:
             child.kill()
+
+
+def measure(
+    ask: Ask, config: Config, card: ModelCard, topology: Topology, until: float, tick: Callable[[], None]
+) -> Iterator[Point]:
+    """Every number of rows twice, as far as the monotonic clock lets it until it says `until`.
+
+    `tick` is called several times a second. Raises StartFailed for a stage that cannot be loaded.
+    """
+    with alone(ask, config, card, topology) as stage:
+        # The second time backwards: what disturbs a virtual machine for a second must not hit a point both times.
+        for rows in (*ask.rows, *reversed(ask.rows)):
+            point = stage.measure(rows, until, tick)
+            if point is None:
+                return
+            yield point
 
 
 def _plan(ask: Ask, config: Config, card: ModelCard, topology: Topology) -> Plan:

@@ -21,7 +21,7 @@ from orchestrator.router import Router
 from orchestrator.tuning.clockwork import Clockwork
 from orchestrator.tuning.curves import Curves
 from orchestrator.tuning.sharing import Sharing, Work
-from orchestrator.tuning.twin import OneByOneTwin, Twin, UnetTwin
+from orchestrator.tuning.twin import OneByOneTwin, Scene, Twin, UnetTwin
 from stages.core import cores, pipes, wire
 from stages.core.arena import Arena, Layout, PoolSpec, View
 from stages.core.link import NEWS_S
@@ -41,6 +41,9 @@ class Conditions(msgspec.Struct, frozen=True):
     """From one process sending a message to another one reading it, both idle."""
     interference: float = 0.1
     """What competing for cores costs beyond the fair part of them, as a share of the time."""
+    handover_s: float = 0.001
+    """What a stage that has been granted the cores loses until its work goes as fast as alone: its threads must wake,
+    those of the stage before may still spin, and the caches hold what that one used."""
 
 
 UNMEASURED = Conditions()
@@ -96,10 +99,11 @@ class _Simulation:
         self._leases = Leases({spec.name: spec.kind for spec in plan.stages}, turns)
         self._twins: dict[str, Twin] = {}
         self._views: list[View] = []
+        scene = Scene(plan.card, curves, self._clock, self._said, conditions.handover_s)
         for spec in plan.stages:
             view = View(os.dup(arena.region.fd), arena.layout, spec.number)
             kind = UnetTwin if spec.kind == "unet" else OneByOneTwin
-            self._twins[spec.name] = kind(spec, plan.card, view, curves, self._clock, self._said)
+            self._twins[spec.name] = kind(spec, view, scene)
             self._views.append(view)
         self._inbox: deque[Callable[[], None]] = deque()
         self._unsent: dict[str, list[pipes.FromStage]] = {}

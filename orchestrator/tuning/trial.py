@@ -1,14 +1,15 @@
 """Run a candidate for real: a pipeline of its own, warmed up, under the load that the simulator plays, too."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 import psutil
 
 from orchestrator import bottleneck
-from orchestrator.bench.drive import Played, play
+from orchestrator.bench.drive import play
 from orchestrator.client import Client, Event
 from orchestrator.launch import Pipeline, private_pipeline
 from orchestrator.tuning.load import load, warm_up
@@ -66,49 +67,82 @@ class _Line:
         return event
 
 
+class Running:
+    """A pipeline that serves as a candidate has it, and nobody else."""
+
+    def __init__(self, candidate: Candidate, in_flight: int, client: Client, line: _Line) -> None:
+        self._candidate = candidate
+        self._in_flight = in_flight
+        self._client = client
+        self._line = line
+        self._played = 0
+
+    def warm_up(self, steps: int) -> None:
+        """Play a short load that does not count. Raises StageFault if a prompt fails."""
+        warm = play(self._line, warm_up(self._in_flight, steps), self._in_flight)
+        self._played += self._in_flight
+        steady(warm.records, None)  # a prompt that fails is better known now
+
+    def play(self, jobs: int, steps: int) -> Trial:
+        """Play `jobs` prompts of `steps` steps. Raises what ends the pipeline, and StageFault if a prompt fails."""
+        me = psutil.Process()
+        before, cpu = self._client.status(60.0), _cpu_s(me)
+        self._line.messages = 0
+        began = time.monotonic()
+        played = play(self._line, load(jobs, steps, self._played), self._in_flight)
+        self._played += jobs
+        seconds = time.monotonic() - began
+        after = self._client.status(60.0)
+        own = (_cpu_s(me) - cpu) / seconds
+        loads = bottleneck.between(before.stages, after.stages, seconds)
+        used = {load.name: load.cores_used for load in loads}
+        used |= {HUB: (after.hub_cpu_s - before.hub_cpu_s) / seconds, LOAD: own}
+        return Trial(
+            candidate=self._candidate,
+            score=steady(played.records, self._in_flight),
+            in_flight=self._in_flight,
+            jobs=jobs,
+            steps=steps,
+            seconds=seconds,
+            cores_used=used,
+            messages=self._line.messages,
+            pss_bytes=sum(stage.pss_bytes for stage in after.stages),
+            bottleneck=bottleneck.find(loads, bottleneck.Host.of(after)),
+        )
+
+
+@contextmanager
+def running(
+    config: Path | None,
+    overrides: Sequence[str],
+    candidate: Candidate,
+    in_flight: int,
+    tick: Callable[[], None] = lambda: None,
+    load_s: float = 600.0,
+) -> Iterator[Running]:
+    """Start it for loads with `in_flight` prompts out, and stop it at the end.
+
+    `tick` is called several times a second. Raises what ends the pipeline.
+    """
+    keys = [*overrides, *candidate.overrides(), f"pipeline.queue_limit={max(64, in_flight)}"]
+    with private_pipeline(config, keys) as pipeline, Client(pipeline.address, _TICK_S) as client:
+        _serving(client, pipeline, tick, load_s)
+        yield Running(candidate, in_flight, client, _Line(client, pipeline, tick))
+
+
 def run(
     config: Path | None,
-    overrides: list[str],
+    overrides: Sequence[str],
     candidate: Candidate,
     in_flight: int,
     jobs: int,
     steps: int,
     tick: Callable[[], None] = lambda: None,
-    load_s: float = 600.0,
 ) -> Trial:
-    """Start it, warm it up, play `jobs` prompts of `steps` steps with `in_flight` of them out, stop it.
-
-    `tick` is called several times a second. Raises what ends the pipeline, and StageFault if a prompt fails.
-    """
-    keys = [*overrides, *candidate.overrides(), f"pipeline.queue_limit={max(64, jobs)}"]
-    with private_pipeline(config, keys) as pipeline, Client(pipeline.address, _TICK_S) as client:
-        line = _Line(client, pipeline, tick)
-        _serving(client, pipeline, tick, load_s)
-        warm = play(line, warm_up(in_flight, steps), in_flight)
-        steady(warm.records, None)  # a prompt that fails is better known now
-        me = psutil.Process()
-        before, cpu = client.status(60.0), _cpu_s(me)
-        line.messages = 0
-        began = time.monotonic()
-        played: Played = play(line, load(jobs, steps), in_flight)
-        seconds = time.monotonic() - began
-        after = client.status(60.0)
-        own = (_cpu_s(me) - cpu) / seconds
-    loads = bottleneck.between(before.stages, after.stages, seconds)
-    used = {load.name: load.cores_used for load in loads}
-    used |= {HUB: (after.hub_cpu_s - before.hub_cpu_s) / seconds, LOAD: own}
-    return Trial(
-        candidate=candidate,
-        score=steady(played.records, in_flight),
-        in_flight=in_flight,
-        jobs=jobs,
-        steps=steps,
-        seconds=seconds,
-        cores_used=used,
-        messages=line.messages,
-        pss_bytes=sum(stage.pss_bytes for stage in after.stages),
-        bottleneck=bottleneck.find(loads, bottleneck.Host.of(after)),
-    )
+    """One load on a pipeline of its own: start it, warm it up, play, stop it. As `running` and `Running.play`."""
+    with running(config, overrides, candidate, in_flight, tick) as pipeline:
+        pipeline.warm_up(steps)
+        return pipeline.play(jobs, steps)
 
 
 def _serving(client: Client, pipeline: Pipeline, tick: Callable[[], None], load_s: float) -> None:

@@ -9,6 +9,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 
@@ -37,19 +38,29 @@ _NEWEST = 0.2
 """As the engine weighs the newest forward in what a row costs."""
 
 
+class Scene(NamedTuple):
+    """What all twins of a pipeline have in common."""
+
+    card: ModelCard
+    curves: Curves
+    clock: Clockwork
+    say: Say
+    handover_s: float
+    """What a stage loses when it is granted the cores."""
+
+
 class Twin:
     """A stage process: its messages, its lease, and one unit of work after the other."""
 
-    def __init__(
-        self, spec: StageSpec, card: ModelCard, view: View, curves: Curves, clock: Clockwork, say: Say
-    ) -> None:
+    def __init__(self, spec: StageSpec, view: View, scene: Scene) -> None:
         self.spec = spec
-        self.card = card
         self.view = view
-        self.curves = curves
-        self.clock = clock
+        self.card = scene.card
+        self.curves = scene.curves
+        self.clock = scene.clock
         self.cores = cores.parse(spec.cores)
-        self._say = say
+        self._say = scene.say
+        self._handover_s = scene.handover_s if spec.takes_turns else 0.0
         self._inbox: deque[pipes.ToStage] = deque()
         self._dice = random.Random(spec.number)
         self._may_work = not spec.takes_turns
@@ -87,8 +98,9 @@ class Twin:
                 case _:
                     pass
         if self._may_work and not self.idle and not (self._asked_back and self._worked):
+            delay_s = 0.0 if self._worked else self._handover_s
             self._in_unit = self._worked = True
-            self._go_on(self.unit())
+            self.clock.after(delay_s, lambda: self._go_on(self.unit()))
         else:
             self._yield()
 
@@ -141,10 +153,8 @@ class Twin:
 class OneByOneTwin(Twin):
     """The text encoder, or the decoder."""
 
-    def __init__(
-        self, spec: StageSpec, card: ModelCard, view: View, curves: Curves, clock: Clockwork, say: Say
-    ) -> None:
-        super().__init__(spec, card, view, curves, clock, say)
+    def __init__(self, spec: StageSpec, view: View, scene: Scene) -> None:
+        super().__init__(spec, view, scene)
         self._queue: deque[pipes.Run] = deque()
 
     @property
@@ -209,10 +219,8 @@ class _Flight:
 class UnetTwin(Twin):
     """The U-Net engine."""
 
-    def __init__(
-        self, spec: StageSpec, card: ModelCard, view: View, curves: Curves, clock: Clockwork, say: Say
-    ) -> None:
-        super().__init__(spec, card, view, curves, clock, say)
+    def __init__(self, spec: StageSpec, view: View, scene: Scene) -> None:
+        super().__init__(spec, view, scene)
         self._sequences: list[_Sequence] = []
         self._flights: deque[_Flight] = deque()
         self._key = order.key(spec.order)

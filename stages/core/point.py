@@ -1,4 +1,4 @@
-"""What a stage alone was measured to take: what `python -m stages.profile` prints, one JSON object a line."""
+"""What a stage alone was measured to take: what `python -m stages.profile` answers, as a line of JSON."""
 
 import msgspec
 

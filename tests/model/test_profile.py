@@ -20,3 +20,13 @@ def test_a_stage_is_measured_for_every_number_of_rows(ask: Ask, rows: tuple[int,
     assert tuple(point.rows for point in found) == (*rows, *reversed(rows))
     assert all(point.kind == ask.kind and point.seconds > 0 and point.cpu_s > 0 for point in found)
     assert all(point.precision in ("bf16", "f32") for point in found)
+
+
+def test_a_stage_stays_loaded_and_is_measured_again() -> None:
+    with profile.alone(Ask("vae", 1, 1, (1,)), CONFIG, card(CONFIG), Topology.here()) as stage:
+        first, second = stage.measure(1), stage.measure(1)
+        assert first is not None
+        assert second is not None
+        assert first.seconds > 0
+        assert second.seconds > 0
+        assert stage.measure(1, until=0.0) is None, "the time is up before it has begun"

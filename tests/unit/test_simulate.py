@@ -16,7 +16,7 @@ from stages.core import config
 from tests.unit.cards import CARD, DISTILLED, machine
 from tests.unit.points import TEXT, UNET, VAE, points
 
-FREE = Conditions(message_s=0.0, wire_s=0.0, interference=0.0)
+FREE = Conditions(message_s=0.0, wire_s=0.0, interference=0.0, handover_s=0.0)
 CURVES = Curves(points())
 
 
@@ -68,6 +68,17 @@ def test_the_hub_and_interference_cost_something() -> None:
     crowded = steady(play(planned(), 40, 4, Conditions(0.0, 0.0, 0.5)).played.records, 4).images_per_s
     assert busy < 0.97 * free
     assert crowded < 0.97 * free
+
+
+def test_a_handover_costs_something_where_stages_take_turns() -> None:
+    def rate(share: str, handover_s: float) -> float:
+        at = msgspec.structs.replace(FREE, handover_s=handover_s)
+        return steady(play(planned(f"pipeline.share={share}"), 40, 4, at).played.records, 4).images_per_s
+
+    work = TEXT.seconds(2, 1, 1) + 5 * UNET.seconds(2, 1, 2) + VAE.seconds(2, 1, 1)
+    four = 1 / (work + 4 * 0.01)  # to the text encoder and back, to the decoder and back
+    assert rate("turns", 0.01) == pytest.approx(four, rel=0.05)
+    assert rate("timeslice", 0.01) == rate("timeslice", 0.0)
 
 
 def test_the_same_again_comes_to_the_same() -> None:

@@ -51,30 +51,38 @@ def predict(ran: Trial, conditions: Conditions) -> Simulated:
     return paper.play(ran.candidate, ran.jobs, ran.in_flight)
 
 
-def test_what_was_simulated_is_found_again_by_calibrating() -> None:
-    """A run that went exactly as the simulator says under some conditions teaches it these conditions."""
-    usual = next(ran for ran in outcome().trials if ran.candidate.share == "timeslice")
-    hidden = Conditions(0.0008, 0.0001, 0.2)
-    paper = predict(usual, hidden)
-    span_s = paper.played.span_s
-    messages = 200
-    real = msgspec.structs.replace(
-        usual,
-        score=steady(paper.played.records, usual.in_flight),
+def ran_under(hidden: Conditions, share: str) -> Trial:
+    """A run that went exactly as the simulator says under some conditions."""
+    some = next(ran for ran in outcome().trials if ran.candidate.share == share)
+    paper = predict(some, hidden)
+    span_s, messages = paper.played.span_s, 200
+    return msgspec.structs.replace(
+        some,
+        score=steady(paper.played.records, some.in_flight),
         seconds=span_s,
         messages=messages,
-        cores_used=paper.cores_used | {"hub": messages * 0.0008 / span_s, "load": 0.0},
+        cores_used=paper.cores_used | {"hub": messages * hidden.message_s / span_s, "load": 0.0},
     )
+
+
+def test_what_was_simulated_is_found_again_by_calibrating() -> None:
+    hidden = Conditions(0.0008, 0.0001, 0.2)
+    real = ran_under(hidden, "timeslice")
     found = calibrate([real], predict, UNMEASURED)
     assert found.message_s == pytest.approx(hidden.message_s)
     assert found.interference == pytest.approx(0.2, abs=0.05)
-    again = steady(predict(usual, found).played.records, usual.in_flight)
+    again = steady(predict(real, found).played.records, real.in_flight)
     assert again.images_per_s == pytest.approx(real.score.images_per_s, rel=0.03)
 
 
-def test_runs_in_turns_say_nothing_about_competing() -> None:
-    turns = next(ran for ran in outcome().trials if ran.candidate.share == "turns")
-    assert calibrate([turns], predict, UNMEASURED).interference == UNMEASURED.interference
+def test_runs_in_turns_tell_what_handing_over_costs_and_nothing_about_competing() -> None:
+    hidden = msgspec.structs.replace(UNMEASURED, handover_s=0.004)
+    found = calibrate([ran_under(hidden, "turns")], predict, UNMEASURED)
+    assert found.handover_s == pytest.approx(hidden.handover_s, rel=0.2)
+    assert found.interference == UNMEASURED.interference
+
+
+def test_without_runs_nothing_is_learned() -> None:
     assert calibrate([], predict, CONDITIONS) == CONDITIONS
 
 
