@@ -2,25 +2,29 @@
 
     python -m benchmarks.simulator --json FILE.json [--minutes M] [--steps N]
 
-All pipelines and all stages alone are loaded side by side, and idle while one of them works. A round measures the
-stages, plays a load on every pipeline, plays it on them again in the opposite order, and measures the stages again,
-backwards: however the machine drifts, it does so around the middle of the round for all of them. The simulator is told
-what the stages take alone in that round, and what came of the two configurations that it is calibrated by; neither is
-among those compared. Rounds are kept in the file: called again, it adds more.
+All pipelines and all stages alone are loaded side by side, and idle while one of them works. A round, of about a
+minute, measures the stages, plays a load on every pipeline, plays it again in the opposite order, and measures the
+stages again, backwards: however the machine drifts, all of them meet the same of it. Rounds are kept in the file:
+called again, it adds more.
+
+The simulator is told what the stages take alone, and what came of the two configurations that it is calibrated by;
+neither is among those compared. All rounds count as one measurement: as every sample lasted as long, rates are
+averaged, and seconds by their rates. How far that can be trusted is shown by quarters of the rounds, each by itself.
 """
 
 import argparse
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
-from statistics import fmean, median
+from statistics import fmean, harmonic_mean
 
 import msgspec
 
 from orchestrator.tuning import profile, trial
 from orchestrator.tuning.calibrate import calibrate
-from orchestrator.tuning.curves import Curves, typical
+from orchestrator.tuning.curves import Curves
 from orchestrator.tuning.foretell import Foretelling
 from orchestrator.tuning.load import jobs_for
 from orchestrator.tuning.machine import Topology
@@ -36,8 +40,9 @@ from stages.core.point import Point
 THROUGHPUT, TAIL = 0.05, 0.10
 """How near it is wanted to come."""
 
-_STEADY_S = 4.0
-_ROWS = (2, 4, 6, 8)
+_STEADY_S = 2.5
+_ROWS = (2, 4, 8)
+_PARTS = 4
 
 CONFIG = config.load(None)
 CARD = card(CONFIG)
@@ -82,22 +87,17 @@ def paper(points: Sequence[Point], steps: int, conditions: Conditions = UNMEASUR
     return Foretelling(CONFIG, CARD, HERE, Curves(points), conditions, steps)
 
 
-def measure(stages: Sequence[tuple[Ask, Alone]], pipelines: dict[Candidate, Running], steps: int) -> Round:
+def measure(
+    stages: Sequence[tuple[Ask, Alone]], pipelines: dict[Candidate, Running], jobs: dict[Candidate, int], steps: int
+) -> Round:
     """One round."""
     works = [(alone, rows) for ask, alone in stages for rows in ask.rows]
-    before = [point for alone, rows in works if (point := alone.measure(rows))]
-    foretold = paper(before, steps)
+    before = [alone.measure(rows) for alone, rows in works]
+    trials = [pipelines[each].play(jobs[each], steps) for each in (*pipelines, *reversed(pipelines))]
+    after = [alone.measure(rows) for alone, rows in reversed(works)]
     fitted, compared = chosen()
-    there = [*fitted, *compared]
-    trials: list[Trial] = []
-    for candidate in (*there, *reversed(there)):
-        jobs = jobs_for(fill(foretold.plan(candidate)), foretold.bound(candidate), _STEADY_S)
-        trials.append(pipelines[candidate].play(jobs, steps))
-        score = trials[-1].score
-        print(f"{candidate.name}: {score.images_per_s:.2f} images/s, p95 {score.p95_s:.2f} s", flush=True)
-    after = [point for alone, rows in reversed(works) if (point := alone.measure(rows))]
     return Round(
-        (*before, *after),
+        tuple(point for point in (*before, *after) if point),
         tuple(ran for ran in trials if ran.candidate in fitted),
         tuple(ran for ran in trials if ran.candidate in compared),
     )
@@ -108,66 +108,77 @@ def rounds(minutes: float, steps: int) -> Iterable[Round]:
     with ExitStack() as stack:
         stages = [(ask, stack.enter_context(profile.alone(ask, CONFIG, CARD, HERE))) for ask in asks()]
         points = [point for ask, alone in stages for rows in ask.rows if (point := alone.measure(rows))]
+        foretold = paper(points, steps)
         pipelines: dict[Candidate, Running] = {}
+        jobs: dict[Candidate, int] = {}
         for candidate in (each for some in chosen() for each in some):
-            out = fill(paper(points, steps).plan(candidate))
+            out = fill(foretold.plan(candidate))
+            jobs[candidate] = jobs_for(out, foretold.bound(candidate), _STEADY_S)
             pipelines[candidate] = stack.enter_context(trial.running(None, [], candidate, out))
             pipelines[candidate].warm_up(steps)
             print(f"{candidate.name}: loaded", flush=True)
-        began, took = time.monotonic(), 0.0
+        began, took, number = time.monotonic(), 0.0, 0
         while time.monotonic() - began + took < minutes * 60:
-            started = time.monotonic()
-            yield measure(stages, pipelines, steps)
+            started, number = time.monotonic(), number + 1
+            yield measure(stages, pipelines, jobs, steps)
             took = time.monotonic() - started
+            print(f"round {number}: {took:.0f} s", flush=True)
 
 
 def averaged(points: Iterable[Point]) -> list[Point]:
-    """Of each kind of work one point: in the middle of its measurements."""
+    """Of each kind of work one point."""
     found: dict[tuple[object, ...], list[Point]] = {}
     for point in points:
         found.setdefault((point.kind, point.threads, point.streams, point.rows), []).append(point)
     return [
         msgspec.structs.replace(
             those[0],
-            seconds=typical(point.seconds for point in those),
+            seconds=harmonic_mean(point.seconds for point in those),
             spread_s=fmean(point.spread_s for point in those),
         )
         for those in found.values()
     ]
 
 
+def compare(found: Sequence[Round]) -> dict[Candidate, tuple[float, float]]:
+    """Simulated over real, images a second and 95th percentile, of all these rounds as one measurement."""
+    points = averaged(point for one in found for point in one.points)
+
+    @cache
+    def simulated(candidate: Candidate, jobs: int, in_flight: int, steps: int, at: Conditions) -> Simulated:
+        return paper(points, steps, at).play(candidate, jobs, in_flight)
+
+    def again(ran: Trial, at: Conditions) -> Simulated:
+        return simulated(ran.candidate, ran.jobs, ran.in_flight, ran.steps, at)
+
+    conditions = calibrate([ran for one in found for ran in one.fitted], again, UNMEASURED)
+    print(f"{len(found)} rounds, calibrated: {conditions}")
+    runs: dict[Candidate, list[Trial]] = {}
+    for ran in (ran for one in found for ran in (*one.fitted, *one.compared)):
+        runs.setdefault(ran.candidate, []).append(ran)
+    ratios = {}
+    for candidate, same in runs.items():
+        scores = [steady(again(ran, conditions).played.records, ran.in_flight) for ran in same]
+        rate = fmean(score.images_per_s for score in scores) / fmean(ran.score.images_per_s for ran in same)
+        tail = fmean(score.p95_s for score in scores) / fmean(ran.score.p95_s for ran in same)
+        ratios[candidate] = (rate, tail)
+    return ratios
+
+
 def report(found: Sequence[Round]) -> None:
-    """Print the ratios, simulated over real: the median of all rounds, and the extremes."""
-    rates: dict[str, list[float]] = {}
-    tails: dict[str, list[float]] = {}
-    for one in found:
-        points = averaged(one.points)
-
-        def simulated(ran: Trial, at: Conditions, points: Sequence[Point] = points) -> Simulated:
-            return paper(points, ran.steps, at).play(ran.candidate, ran.jobs, ran.in_flight)
-
-        conditions = calibrate(one.fitted, simulated, UNMEASURED)
-        print(f"calibrated: {conditions}")
-        runs: dict[Candidate, list[Trial]] = {}
-        for ran in (*one.fitted, *one.compared):
-            runs.setdefault(ran.candidate, []).append(ran)
-        for candidate, twice in runs.items():
-            score = steady(simulated(twice[0], conditions).played.records, twice[0].in_flight)
-            name = candidate.name + (" (fitted to)" if twice[0] in one.fitted else "")
-            rates.setdefault(name, []).append(score.images_per_s / typical(ran.score.images_per_s for ran in twice))
-            tails.setdefault(name, []).append(score.p95_s / typical(ran.score.p95_s for ran in twice))
-    print(f"{len(found)} rounds; simulated / real{'':33s} images/s{'':18s} p95")
-    for name, ratios in rates.items():
-        rate, tail = median(ratios), median(tails[name])
-        near = "" if "fitted" in name else " ok" if _near(rate, THROUGHPUT) and _near(tail, TAIL) else " MISSED"
+    """Print the ratios of all rounds, and the extremes of their quarters."""
+    whole = compare(found)
+    parts = [compare(found[part::_PARTS]) for part in range(_PARTS) if found[part::_PARTS]]
+    print(f"simulated / real{'':43s} images/s{'':18s} p95")
+    fitted, _ = chosen()
+    for candidate, (rate, tail) in whole.items():
+        rates, tails = zip(*(part[candidate] for part in parts), strict=True)
+        near = abs(rate - 1) <= THROUGHPUT and abs(tail - 1) <= TAIL
+        verdict = "fitted to" if candidate in fitted else "ok" if near else "MISSED"
         print(
-            f"{name:58s} {rate:5.3f} ({min(ratios):.3f} to {max(ratios):.3f})   "
-            f"{tail:5.3f} ({min(tails[name]):.3f} to {max(tails[name]):.3f}){near}"
+            f"{candidate.name:58s} {rate:5.3f} ({min(rates):.3f} to {max(rates):.3f})   "
+            f"{tail:5.3f} ({min(tails):.3f} to {max(tails):.3f}) {verdict}"
         )
-
-
-def _near(ratio: float, tolerance: float) -> bool:
-    return abs(ratio - 1) <= tolerance
 
 
 def main() -> None:

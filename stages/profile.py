@@ -25,6 +25,7 @@ from stages.core.config import StageSpec
 from stages.core.errors import StartFailed, TriptychError
 from stages.core.model import TOKENS, ModelCard, read_card
 from stages.core.order import Claim
+from stages.core.packing import worth_compiling
 from stages.core.pipes import Fault, Put, Run, RunText, RunUnet, RunVae
 from stages.core.point import Point
 from stages.core.wire import Kind
@@ -70,6 +71,10 @@ class Bench:
         streams = self._spec.streams
         jobs = 1
         if self._spec.kind == "unet":
+            if not worth_compiling(rows, self._spec.max_rows):  # what would fly are fewer
+                raise StartFailed(
+                    f"no forward of {rows} rows is compiled where there are at most {self._spec.max_rows}"
+                )
             self.stage.spec = msgspec.structs.replace(self._spec, max_rows=max(rows, 2))
             jobs = streams * rows // self._rows_of_a_job
         samples: list[float] = []
