@@ -9,6 +9,12 @@ from stages.core.wire import KINDS, Kind
 _NEWEST = 0.2
 """Weight of the newest measurement in a running mean."""
 
+_ENOUGH = 30
+"""Pieces of work before a pace is believed."""
+
+_REMEMBERED = 300
+"""Pieces of work that a pace is made of, about: the steps of a dozen pictures."""
+
 _GUESS: dict[Kind, float] = {"text": 0.01, "unet": 0.5, "vae": 1.5}
 """Before anything has run, for the order only: the proportions of a Stable Diffusion, in row forwards of a second."""
 
@@ -69,3 +75,27 @@ class Estimate:
             return curve[pixels]
         nearest = min(curve, key=lambda seen: abs(seen - pixels))
         return curve[nearest] * (pixels / nearest if pixels and nearest else 1.0)
+
+
+class Pace:
+    """Seconds that pass for a second of work while there is always more to do: stages overlap, on whatever cores."""
+
+    def __init__(self) -> None:
+        self._pieces = 0
+        self._passed = self._worked = 0.0
+        self._since_ns: int | None = None
+        """The end of the last piece, if there was more to do then."""
+
+    @property
+    def value(self) -> float:
+        """As far as it is known; 1 is a stage at a time."""
+        return self._passed / self._worked if self._pieces >= _ENOUGH and self._worked else 1.0
+
+    def learn(self, nanoseconds: int, now_ns: int, more: bool) -> None:
+        """A piece of work has ended that took so long; `more` if what is left keeps every stage at work."""
+        if self._since_ns is not None:
+            keep = 1 - 1 / _REMEMBERED
+            self._pieces += 1
+            self._passed = keep * self._passed + (now_ns - self._since_ns) / 1e9
+            self._worked = keep * self._worked + nanoseconds / 1e9
+        self._since_ns = now_ns if more else None

@@ -1,7 +1,7 @@
 """What is still to be done, in what order, and how long that takes. Pure.
 
-Work is counted as if the stages took turns on the same cores, which is what sharing them comes to; where they have
-cores of their own, the times told are too long.
+A job takes what its own work takes, one stage after the other. What goes before it takes less than all that work
+together, as stages overlap; how much less is learned while there is a queue (orchestrator.estimate.Pace).
 """
 
 import math
@@ -9,12 +9,13 @@ from collections.abc import Iterable
 
 import msgspec
 
-from orchestrator.estimate import Cost, Estimate
+from orchestrator.estimate import Cost, Estimate, Pace
 from orchestrator.jobs import Job, Prompt
 from orchestrator.request import Request
 from stages.core.errors import DeadlineInfeasible
 from stages.core.model import ModelCard
-from stages.core.order import Claim, Key, Order, key
+from stages.core.order import DOUBT, Claim, Key, Order, key
+from stages.core.wire import KINDS, Kind
 
 
 class Forecast:
@@ -25,11 +26,17 @@ class Forecast:
         self._card = card
         self._key = key(order)
         self.estimate = Estimate(costs)
+        self.pace = Pace()
 
     @property
     def known(self) -> bool:
         """Whether times can be told."""
         return self.estimate.complete
+
+    def learn(self, kind: Kind, nanoseconds: int, now_ns: int, jobs: int, pixels: int = 0, rows: int = 1) -> None:
+        """A piece of work has been done, of `rows` rows for a picture of `pixels` pixels, while there were `jobs`."""
+        self.estimate.learn(kind, nanoseconds, pixels, rows)
+        self.pace.learn(nanoseconds, now_ns, jobs > len(KINDS))
 
     def left(self, job: Job) -> float:
         """Seconds of work the job has left."""
@@ -52,7 +59,8 @@ class Forecast:
         if not self.known:
             return None
         rank = self.rank(job, now_ns)
-        return round(sum(self.left(other) for other in jobs if other is job or self.rank(other, now_ns) < rank), 3)
+        before = sum(self.left(other) for other in jobs if other is not job and self.rank(other, now_ns) < rank)
+        return round(self.pace.value * before + self.left(job), 3)
 
     def first_done(self, jobs: Iterable[Job]) -> float | None:
         """Seconds until one of the jobs is done, so that there is room again. None while unknown."""
@@ -79,15 +87,7 @@ class Forecast:
         pixels = requests[0].pixels
         one = self.estimate.of("text", rows * requests[0].steps, pixels)
         rank = (*self._key(claim, one, 0, now), math.inf)  # of those that are equal, the newest
-        before = done = 0.0
-        spare = math.inf  # seconds that all those after it can wait
-        for other_rank, other in sorted((self.rank(job, now_ns), job) for job in jobs):
-            done += self.left(other)
-            promised = other.claim.deadline
-            if other_rank < rank:
-                before = done
-            elif promised is not None and other.claim.priority >= claim.priority and now + done <= promised:
-                spare = min(spare, promised - now - done)
+        before, spare = self._around(rank, claim.priority, jobs, now_ns)
         allowed = claim.deadline - now
         work = one * len(requests)
         excess = work - min(allowed - before, spare)
@@ -105,3 +105,21 @@ class Forecast:
         if work <= allowed:  # else it takes too long by itself, and waiting is no help
             error.retry_after_s = round(excess, 3)
         raise error
+
+    def _around(self, rank: Key, priority: int, jobs: Iterable[Job], now_ns: int) -> tuple[float, float]:
+        """Seconds until all that goes before `rank` is done, and how long what goes after it can be kept waiting.
+
+        So long that none of it, of this priority, misses a deadline that it would meet now. Their times are doubted:
+        what is begun and then misses its deadline was work for nothing.
+        """
+        before = done = 0.0
+        spare = math.inf
+        for other_rank, other in sorted((self.rank(job, now_ns), job) for job in jobs):
+            its_own, promised = self.left(other), other.claim.deadline
+            if other_rank >= rank and promised is not None and other.claim.priority >= priority:
+                takes, allowed = done + its_own, promised - now_ns / 1e9
+                if takes <= allowed:
+                    spare = min(spare, max(0.0, allowed - (1 + DOUBT) * takes))
+            done += self.pace.value * its_own
+            before = done if other_rank < rank else before
+        return before, spare

@@ -275,7 +275,7 @@ class Router:
 
     def _stepped(self, job: Job, stepped: pipes.Stepped, now_ns: int) -> None:
         rows = self._plan.card.rows(job.request.guidance_scale)
-        self.forecast.estimate.learn("unet", stepped.cost_ns, job.request.pixels, rows)
+        self.forecast.learn("unet", stepped.cost_ns, now_ns, len(self._jobs), job.request.pixels, rows)
         if job.prompt.trace:
             self._slice(job, "step", stepped.began_ns, stepped.ended_ns, stepped.step)
         self._progress(job, stepped.step, stepped.steps, now_ns)
@@ -300,7 +300,7 @@ class Router:
         assert job.output is not None
         if job.kind != "unet":
             pixels = job.request.pixels if job.kind == "vae" else 0
-            self.forecast.estimate.learn(job.kind, put.ended_ns - put.began_ns, pixels)
+            self.forecast.learn(job.kind, put.ended_ns - put.began_ns, now_ns, len(self._jobs), pixels)
         job.spans[job.kind] = (put.began_ns, put.ended_ns)
         if job.prompt.trace:
             self._slice(job, "work", put.began_ns, put.ended_ns)

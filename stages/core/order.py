@@ -13,6 +13,9 @@ import msgspec
 Order = Literal["shortest", "deadline", "fair", "arrival"]
 ORDERS: tuple[Order, ...] = get_args(Order)
 
+DOUBT = 0.1
+"""By how much estimates may be wrong: a deadline is taken for missed only if it would be with so much less to do."""
+
 AGING = 0.02
 """Seconds of work that a job may be longer by, for each second that it came earlier, and still go first."""
 
@@ -46,7 +49,7 @@ def _deadline(claim: Claim, left: float, done: int, now: float) -> Key:
     """Earliest deadline first among those that can still be met; then those without one; then those missed."""
     if claim.deadline is None:
         return (-claim.priority, 1, claim.submitted)
-    feasible = now + left <= claim.deadline
+    feasible = now + (1 - DOUBT) * left <= claim.deadline
     return (-claim.priority, 0, claim.deadline) if feasible else (-claim.priority, 2, claim.submitted)
 
 

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.estimate import Cost, Estimate
+from orchestrator.estimate import Cost, Estimate, Pace
 from stages.core.wire import KINDS, Kind
 
 SECOND = 1_000_000_000
@@ -91,3 +91,31 @@ def test_what_was_learned_can_be_taken_up_again() -> None:
     assert again.complete
     assert set(again.costs) == set(estimate.costs)
     assert again.of("text", 3, 4096) == estimate.of("text", 3, 4096)
+
+
+def test_the_pace_is_what_passes_for_a_second_of_work_while_there_is_more() -> None:
+    pace = Pace()
+    for number in range(200):
+        assert number > 20 or pace.value == 1.0, "a few pieces say nothing"
+        pace.learn(2 * SECOND, number * SECOND, more=True)
+    assert pace.value == pytest.approx(0.5)
+
+
+def test_time_in_which_stages_had_nothing_to_do_is_no_pace() -> None:
+    pace = Pace()
+    now_ns = 0
+    for _ in range(50):
+        for more in (True, True, False):
+            now_ns += SECOND
+            pace.learn(SECOND, now_ns, more)
+        now_ns += 1000 * SECOND
+    assert pace.value == pytest.approx(1.0)
+
+
+def test_a_new_pace_is_learned_when_it_changes() -> None:
+    pace = Pace()
+    for number in range(100):
+        pace.learn(2 * SECOND, number * SECOND, more=True)
+    for number in range(2000):
+        pace.learn(SECOND, (100 + number) * SECOND, more=True)
+    assert pace.value == pytest.approx(1.0, rel=0.01)

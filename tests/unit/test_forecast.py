@@ -11,7 +11,7 @@ from orchestrator.jobs import Job, Prompt
 from orchestrator.request import Request, resolve
 from stages.core import wire
 from stages.core.errors import DeadlineInfeasible
-from stages.core.order import ORDERS, Claim, Order
+from stages.core.order import DOUBT, ORDERS, Claim, Order
 from stages.core.wire import KINDS
 from tests.unit.cards import CARD, DISTILLED
 
@@ -189,6 +189,17 @@ def test_the_position_is_that_of_the_prompt_s_first_image_that_waits(jobs: Jobs)
     assert told.position(mine[0].prompt, jobs.all, NOW) == 0  # none of it waits
 
 
+def test_what_goes_before_counts_by_the_pace_at_which_work_gets_done(jobs: Jobs) -> None:
+    told = forecast()
+    for number in range(100):  # stages overlap: a second of work is done every half a second
+        told.learn("unet", 10 * SECOND, NOW + number * 5 * SECOND, 9, rows=2)
+    job, mine = jobs.one(3, age=1), jobs.one(1)
+    assert told.eta(mine, jobs.all, NOW) == pytest.approx(0.5 * own(3) + own(1))
+    claim = Claim(NOW / 1e9, 0, NOW / 1e9 + 0.5 * (own(3) + own(1)) + own(2) + 0.01)
+    assert told.fit(requests(2), claim, None, jobs.all, NOW) == requests(2)
+    assert job.claim.submitted < mine.claim.submitted
+
+
 # Deadlines.
 
 
@@ -246,7 +257,7 @@ def urgent(order: Order, jobs: Jobs, priority: int = 0, min_steps: int | None = 
 
 @pytest.mark.parametrize("order", ["deadline", "shortest"])
 def test_what_would_make_others_break_their_promise_is_refused(order: Order, jobs: Jobs) -> None:
-    jobs.one(6, deadline=own(6) + own(4) - 3.0)
+    jobs.one(6, deadline=(1 + DOUBT) * own(6) + own(4) - 3.0)
     with pytest.raises(DeadlineInfeasible, match=r"make others late by 3 s that were accepted") as caught:
         urgent(order, jobs)
     assert caught.value.retry_after_s == pytest.approx(3.0)
@@ -254,14 +265,14 @@ def test_what_would_make_others_break_their_promise_is_refused(order: Order, job
 
 
 def test_those_with_time_to_spare_those_late_anyway_and_those_of_no_deadline_can_be_overtaken(jobs: Jobs) -> None:
-    jobs.one(6, deadline=own(6) + own(4) + 1.0)
+    jobs.one(6, deadline=(1 + DOUBT) * own(6) + own(4) + 1.0)
     jobs.one(50)
     jobs.one(7, deadline=own(7) - 1.0)
     assert urgent("deadline", jobs) == [4]
 
 
 def test_who_has_priority_may_break_the_promises_of_others(jobs: Jobs) -> None:
-    jobs.one(6, deadline=own(6) + 1.0)
+    jobs.one(6, deadline=(1 + DOUBT) * own(6) + 1.0)
     assert urgent("deadline", jobs, priority=1) == [4]
     with pytest.raises(DeadlineInfeasible):
         urgent("deadline", jobs)

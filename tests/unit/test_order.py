@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.core.order import AGING, NEVER, ORDERS, Claim, Key, Order, key
+from stages.core.order import AGING, DOUBT, NEVER, ORDERS, Claim, Key, Order, key
 
 NOW = 1000.0
 """When nothing else is said."""
@@ -80,7 +80,7 @@ def test_a_deadline_is_feasible_up_to_the_last_moment(deadline: float, work: flo
     """Between the jobs without a deadline and those which can meet theirs, time decides, and for good."""
     claim, free = Claim(500.0, 0, deadline), Claim(0.0)
     order = key("deadline")
-    last = deadline - work
+    last = deadline - (1 - DOUBT) * work
     moments = [last - 1, last - 0.01, last + 0.01, last + 1]
     firsts = [order(claim, work, 0, now) < order(free, work, 0, now) for now in moments]
     assert firsts == [True, True, False, False]
