@@ -145,10 +145,14 @@ def capacity(client: Client, count: int) -> tuple[float, float]:
     return work(jobs) / seconds, len(jobs) / seconds
 
 
+WORK = sum(share * (STEPS[kind] + 3) for kind, share in (("long", LONG_SHARE), ("short", 1 - LONG_SHARE)))
+"""Of a job, on average."""
+
+
 def compare_waiting(args: argparse.Namespace) -> dict[str, list[float]]:
     """Print and return the ratios of both orders' latencies, one a pair of runs."""
     with server(args, "arrival") as client:
-        _, rate = capacity(client, args.jobs)
+        rate = capacity(client, args.jobs)[0] / WORK
     print(f"capacity {rate:.2f} jobs/s", flush=True)
     figures: dict[str, dict[str, list[float]]] = {}
     for order, jobs in waiting(args, RHO * rate):
@@ -175,7 +179,7 @@ def overload(client: Client, count: int, seed: int) -> tuple[float, float]:
     """Goodput as a share of capacity, by work and by jobs."""
     isolated = alone(client)
     before = capacity(client, count // 2)
-    jobs = mix(count, OVERLOAD * before[1], seed)
+    jobs = mix(count, OVERLOAD * before[0] / WORK, seed)
     for job in jobs:
         job.deadline_s = PATIENCE * isolated[job.kind]
     play(client, jobs)

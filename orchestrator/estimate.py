@@ -1,13 +1,15 @@
 """What work costs here, learned while it runs, so that waiting can be told in seconds."""
 
+from collections import Counter
 from collections.abc import Iterable
 
 import msgspec
 
 from stages.core.wire import KINDS, Kind
 
-_NEWEST = 0.2
-"""Weight of the newest measurement in a running mean."""
+_NEWEST = 0.03
+"""Weight of the newest measurement in a running mean; the first few weigh alike. Single ones say little: a step takes
+twice as long while a picture is decoded on the same cores."""
 
 _ENOUGH = 30
 """Pieces of work before a pace is believed."""
@@ -35,8 +37,10 @@ class Estimate:
     def __init__(self, costs: Iterable[Cost] = ()) -> None:
         """`costs` are what an estimate of the same model on the same cores had learned before."""
         self._curves: dict[Kind, dict[int, float]] = {}
+        self._seen: Counter[tuple[Kind, int]] = Counter()
         for cost in costs:
             self._curves.setdefault(cost.kind, {})[cost.pixels] = cost.seconds
+            self._seen[cost.kind, cost.pixels] = 1
 
     @property
     def complete(self) -> bool:
@@ -55,7 +59,8 @@ class Estimate:
         seconds = nanoseconds / rows / 1e9
         curve = self._curves.setdefault(kind, {})
         known = curve.get(pixels, seconds)
-        curve[pixels] = known + _NEWEST * (seconds - known)
+        self._seen[kind, pixels] += 1
+        curve[pixels] = known + max(_NEWEST, 1 / self._seen[kind, pixels]) * (seconds - known)
 
     def of(self, kind: Kind, rows: int, pixels: int = 0) -> float:
         """Seconds of work that a job has left which is at (or waits for) a stage of `kind`, U-Net rows left."""

@@ -98,7 +98,7 @@ class Forecast:
         if min_steps is not None and steps >= min_steps:
             return [msgspec.structs.replace(request, steps=steps) for request in requests]
         if before + work > allowed:
-            why = f"this would take {before + work:.3g} s, and {allowed:.3g} s are allowed by `deadline_s`"
+            why = f"this may take {before + work:.3g} s, and {allowed:.3g} s are allowed by `deadline_s`"
         else:
             why = f"this would make others late by {excess:.3g} s that were accepted with a deadline"
         error = DeadlineInfeasible(why)
@@ -109,7 +109,7 @@ class Forecast:
     def _around(self, rank: Key, priority: int, jobs: Iterable[Job], now_ns: int) -> tuple[float, float]:
         """Seconds until all that goes before `rank` is done, and how long what goes after it can be kept waiting.
 
-        So long that none of it, of this priority, misses a deadline that it would meet now. Their times are doubted:
+        So long that none of it, of this priority, misses a deadline that it would meet now. Both times are doubted:
         what is begun and then misses its deadline was work for nothing.
         """
         before = done = 0.0
@@ -122,4 +122,4 @@ class Forecast:
                     spare = min(spare, max(0.0, allowed - (1 + DOUBT) * takes))
             done += self.pace.value * its_own
             before = done if other_rank < rank else before
-        return before, spare
+        return (1 + DOUBT) * before, spare

@@ -40,17 +40,28 @@ def test_a_job_costs_what_it_has_before_it(kind: Kind, rows: int, seconds: float
 
 def test_a_forward_of_several_rows_counts_for_each() -> None:
     estimate = learned()
-    for _ in range(200):
+    for _ in range(800):
         estimate.learn("unet", 8 * SECOND, rows=4)
     assert estimate.of("unet", 10) == pytest.approx(20 + 3)
 
 
-def test_the_newest_measurement_counts_a_fifth() -> None:
+def test_the_first_measurements_weigh_alike_and_what_an_earlier_run_left_as_one_of_them() -> None:
+    for estimate in (learned(), Estimate(learned().costs)):
+        estimate.learn("vae", 13 * SECOND)
+        assert estimate.of("vae", 0) == pytest.approx(8)
+        estimate.learn("vae", 5 * SECOND)
+        assert estimate.of("vae", 0) == pytest.approx(7)
+
+
+def test_a_single_measurement_says_little_among_many_and_all_together_replace_what_was() -> None:
     estimate = learned()
-    estimate.learn("vae", 13 * SECOND)
-    assert estimate.of("vae", 0) == pytest.approx(5)
-    estimate.learn("vae", 0)
-    assert estimate.of("vae", 0) == pytest.approx(4)
+    for _ in range(100):
+        estimate.learn("vae", 3 * SECOND)
+    estimate.learn("vae", 103 * SECOND)
+    assert estimate.of("vae", 0) == pytest.approx(6)
+    for _ in range(200):
+        estimate.learn("vae", 10 * SECOND)
+    assert estimate.of("vae", 0) == pytest.approx(10, rel=0.01)
 
 
 @given(st.lists(st.integers(0, 1000 * SECOND), min_size=1))

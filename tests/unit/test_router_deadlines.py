@@ -8,7 +8,7 @@ from orchestrator.plan import OVERTAKERS
 from orchestrator.router import REMIND_NS, ToStage
 from stages.core import pipes, wire
 from stages.core.config import Config, PipelineConfig, StageConfig
-from stages.core.order import Order
+from stages.core.order import DOUBT, Order
 from tests.unit.fleet import CLIENT, STAGES, TEXT, TICK, UNET, VAE, Fleet, picture
 
 SECOND = 1_000_000_000
@@ -85,7 +85,7 @@ def test_what_cannot_be_in_time_is_refused_at_once_and_told_when_to_come_again(f
     [refused] = fleet.submit("b", steps=2, deadline_s=float(own(2) + 10))
     assert isinstance(refused, wire.Failed)
     assert (refused.code, refused.retryable) == ("deadline_infeasible", True)
-    assert refused.retry_after_s == pytest.approx(own(3) - 10)
+    assert refused.retry_after_s == pytest.approx((1 + DOUBT) * own(3) - 10)
     fleet.settle()
     assert fleet.ends("a") == ["done"]
     assert fleet.all_free()
