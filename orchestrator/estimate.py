@@ -64,14 +64,14 @@ class Estimate:
 
     def of(self, kind: Kind, rows: int, pixels: int = 0) -> float:
         """Seconds of work that a job has left which is at (or waits for) a stage of `kind`, U-Net rows left."""
-        left = self._cost("vae", pixels)
+        left = self.cost("vae", pixels)
         if kind != "vae":
-            left += self._cost("unet", pixels) * rows
+            left += self.cost("unet", pixels) * rows
         if kind == "text":
-            left += self._cost("text", 0)
+            left += self.cost("text", 0)
         return left
 
-    def _cost(self, kind: Kind, pixels: int) -> float:
+    def cost(self, kind: Kind, pixels: int) -> float:
         """Seconds at this size; where it has not been seen, those of the nearest one, by the ratio of pixels."""
         if not self.complete:
             return _GUESS[kind]
@@ -83,7 +83,11 @@ class Estimate:
 
 
 class Pace:
-    """Seconds that pass for a second of work while there is always more to do: stages overlap, on whatever cores."""
+    """Seconds that pass for a second of work while there is always more to do: stages overlap, on whatever cores.
+
+    Work counts by what it is estimated at, not by what it took, so that both belong together whatever they were learned
+    from: a step takes longer while another stage uses its cores.
+    """
 
     def __init__(self) -> None:
         self._pieces = 0
@@ -96,11 +100,11 @@ class Pace:
         """As far as it is known; 1 is a stage at a time."""
         return self._passed / self._worked if self._pieces >= _ENOUGH and self._worked else 1.0
 
-    def learn(self, nanoseconds: int, now_ns: int, more: bool) -> None:
-        """A piece of work has ended that took so long; `more` if what is left keeps every stage at work."""
+    def learn(self, seconds: float, now_ns: int, more: bool) -> None:
+        """A piece of work has ended, estimated at so many seconds; `more` if what is left keeps every stage at work."""
         if self._since_ns is not None:
             keep = 1 - 1 / _REMEMBERED
             self._pieces += 1
             self._passed = keep * self._passed + (now_ns - self._since_ns) / 1e9
-            self._worked = keep * self._worked + nanoseconds / 1e9
+            self._worked = keep * self._worked + seconds
         self._since_ns = now_ns if more else None

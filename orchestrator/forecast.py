@@ -36,7 +36,8 @@ class Forecast:
     def learn(self, kind: Kind, nanoseconds: int, now_ns: int, jobs: int, pixels: int = 0, rows: int = 1) -> None:
         """A piece of work has been done, of `rows` rows for a picture of `pixels` pixels, while there were `jobs`."""
         self.estimate.learn(kind, nanoseconds, pixels, rows)
-        self.pace.learn(nanoseconds, now_ns, jobs > len(KINDS))
+        if self.known:
+            self.pace.learn(rows * self.estimate.cost(kind, pixels), now_ns, jobs > len(KINDS))
 
     def left(self, job: Job) -> float:
         """Seconds of work the job has left."""

@@ -108,7 +108,7 @@ def test_the_pace_is_what_passes_for_a_second_of_work_while_there_is_more() -> N
     pace = Pace()
     for number in range(200):
         assert number > 20 or pace.value == 1.0, "a few pieces say nothing"
-        pace.learn(2 * SECOND, number * SECOND, more=True)
+        pace.learn(2.0, number * SECOND, more=True)
     assert pace.value == pytest.approx(0.5)
 
 
@@ -118,7 +118,7 @@ def test_time_in_which_stages_had_nothing_to_do_is_no_pace() -> None:
     for _ in range(50):
         for more in (True, True, False):
             now_ns += SECOND
-            pace.learn(SECOND, now_ns, more)
+            pace.learn(1.0, now_ns, more)
         now_ns += 1000 * SECOND
     assert pace.value == pytest.approx(1.0)
 
@@ -126,7 +126,7 @@ def test_time_in_which_stages_had_nothing_to_do_is_no_pace() -> None:
 def test_a_new_pace_is_learned_when_it_changes() -> None:
     pace = Pace()
     for number in range(100):
-        pace.learn(2 * SECOND, number * SECOND, more=True)
+        pace.learn(2.0, number * SECOND, more=True)
     for number in range(2000):
-        pace.learn(SECOND, (100 + number) * SECOND, more=True)
+        pace.learn(1.0, (100 + number) * SECOND, more=True)
     assert pace.value == pytest.approx(1.0, rel=0.01)
