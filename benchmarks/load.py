@@ -54,14 +54,16 @@ class Job:
 
 
 def mix(count: int, rate: float, seed: int) -> list[Job]:
-    """`count` jobs, arriving at `rate` a second (all at once if infinite)."""
+    """`count` jobs, arriving at `rate` a second (all at once if infinite).
+
+    As many are long as the share says, and the last one comes when its turn is: a Poisson process of which the number
+    of arrivals is given, so that the load is what it is meant to be in short runs, too.
+    """
     dice = random.Random(seed)
-    at = 0.0
-    jobs = []
-    for _ in range(count):
-        jobs.append(Job("long" if dice.random() < LONG_SHARE else "short", at))
-        at += dice.expovariate(rate) if rate < float("inf") else 0.0
-    return jobs
+    kinds = ["long"] * round(LONG_SHARE * count)
+    kinds += ["short"] * (count - len(kinds))
+    dice.shuffle(kinds)
+    return [Job(kind, at) for kind, at in zip(kinds, sorted(dice.uniform(0, count / rate) for _ in kinds), strict=True)]
 
 
 def play(client: Client, jobs: list[Job]) -> float:
@@ -179,13 +181,14 @@ def overload(client: Client, count: int, seed: int) -> tuple[float, float]:
     """Goodput as a share of capacity, by work and by jobs."""
     isolated = alone(client)
     before = capacity(client, count // 2)
-    jobs = mix(count, OVERLOAD * before[0] / WORK, seed)
+    rate = OVERLOAD * before[0] / WORK
+    jobs = mix(count, rate, seed)
     for job in jobs:
         job.deadline_s = PATIENCE * isolated[job.kind]
     play(client, jobs)
     after = capacity(client, count // 2)
     done = [job for job in jobs if job.latency is not None and job.latency <= (job.deadline_s or 0)]
-    span_s = max(job.at + (job.latency if job in done and job.latency else 0.0) for job in jobs)
+    span_s = max(count / rate, *(job.at + (job.latency or 0.0) for job in done))
     print(f"    capacity {before[1]:.2f}, then {after[1]:.2f} jobs/s", flush=True)
     return work(done) / span_s / mean((before[0], after[0])), len(done) / span_s / mean((before[1], after[1]))
 

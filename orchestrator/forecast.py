@@ -17,6 +17,9 @@ from stages.core.model import ModelCard
 from stages.core.order import DOUBT, Claim, Key, Order, key
 from stages.core.wire import KINDS, Kind
 
+_OVERTAKEN = 0.6
+"""Of what goes before a prompt now, so much will come later and go before it, too, where the order lets it."""
+
 
 class Forecast:
     """Ranks jobs as the order says, and tells times as far as every kind of work has been seen."""
@@ -25,6 +28,7 @@ class Forecast:
         """`costs` are those that are known already."""
         self._card = card
         self._key = key(order)
+        self._more = DOUBT if order == "arrival" else _OVERTAKEN
         self.estimate = Estimate(costs)
         self.pace = Pace()
 
@@ -94,7 +98,7 @@ class Forecast:
         excess = work - min(allowed - before, spare)
         if excess <= 0:
             return requests
-        a_step = self.estimate.of("text", rows, pixels) - self.estimate.of("text", 0, pixels)
+        a_step = rows * self.estimate.cost("unet", pixels)
         steps = requests[0].steps - math.ceil(excess / len(requests) / a_step)
         if min_steps is not None and steps >= min_steps:
             return [msgspec.structs.replace(request, steps=steps) for request in requests]
@@ -108,10 +112,10 @@ class Forecast:
         raise error
 
     def _around(self, rank: Key, priority: int, jobs: Iterable[Job], now_ns: int) -> tuple[float, float]:
-        """Seconds until all that goes before `rank` is done, and how long what goes after it can be kept waiting.
+        """Seconds until `rank` has its turn, and how long what goes after it can be kept waiting.
 
-        So long that none of it, of this priority, misses a deadline that it would meet now. Both times are doubted:
-        what is begun and then misses its deadline was work for nothing.
+        So long that none of it, of this priority, misses a deadline that it would meet now. Both are told with room to
+        spare: what is begun and then misses its deadline was work for nothing.
         """
         before = done = 0.0
         spare = math.inf
@@ -123,4 +127,4 @@ class Forecast:
                     spare = min(spare, max(0.0, allowed - (1 + DOUBT) * takes))
             done += self.pace.value * its_own
             before = done if other_rank < rank else before
-        return (1 + DOUBT) * before, spare
+        return (1 + self._more) * before, spare

@@ -37,6 +37,8 @@ class Record:
     """When it arrived: what it waits from here on counts, also where the sender was late."""
     sent_s: float
     accepted_s: float | None = None
+    eta_s: float | None = None
+    """What it was told then: seconds until it would be done."""
     first_image_s: float | None = None
     done_s: float | None = None
     """When its last answer came, whether it was done or refused."""
@@ -142,8 +144,8 @@ def _due(arrival: Arrival, now: float, out: int, in_flight: int | None) -> bool:
 def _note(message: wire.HubMessage, out: Mapping[str, Record], now: float) -> str | None:
     """Take down what a message says of a prompt of ours; its id, if it has ended with that."""
     match message:
-        case wire.Accepted(id=id) if id in out:
-            out[id].accepted_s = now
+        case wire.Accepted(id=id, eta_s=eta_s) if id in out:
+            out[id].accepted_s, out[id].eta_s = now, eta_s
         case wire.Image(id=id, timings=timings) if id in out:
             out[id].timings.append(timings)
             if out[id].first_image_s is None:

@@ -155,8 +155,8 @@ class _Simulation:
     def _told(self, message: wire.HubMessage) -> None:
         now = self._clock.now
         match message:
-            case wire.Accepted(id=id):
-                self._out[id].accepted_s = now
+            case wire.Accepted(id=id, eta_s=eta_s):
+                self._out[id].accepted_s, self._out[id].eta_s = now, eta_s
             case wire.Image(id=id, timings=timings):
                 record = self._out[id]
                 record.timings.append(timings)

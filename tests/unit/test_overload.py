@@ -1,4 +1,4 @@
-"""Deadlines under overload, on paper: the real router, on simulated processes and time."""
+"""Estimates, and deadlines under overload, on paper: the real router, on simulated processes and time."""
 
 import random
 from functools import cache
@@ -83,7 +83,7 @@ def overload(order: str, seed: int) -> Outcome:
 
 def test_almost_all_that_is_accepted_is_in_time() -> None:
     outcomes = [overload("deadline", seed) for seed in SEEDS]
-    assert sum(one.late for one in outcomes) <= 0.03 * sum(one.accepted for one in outcomes)
+    assert sum(one.late for one in outcomes) <= 0.01 * sum(one.accepted for one in outcomes)
 
 
 @pytest.mark.parametrize("other", ["shortest", "arrival"])
@@ -91,3 +91,24 @@ def test_the_order_of_deadlines_gets_most_done_in_time(other: str) -> None:
     goodput = fmean(overload("deadline", seed).goodput for seed in SEEDS)
     assert goodput >= 0.8
     assert goodput > fmean(overload(other, seed).goodput for seed in SEEDS)
+
+
+@pytest.mark.parametrize(
+    "share",
+    [
+        ("pipeline.share=timeslice",),
+        ("pipeline.share=turns",),
+        ("stage.unet.cores=0", "stage.text.cores=1", "stage.vae.cores=1"),
+    ],
+)
+def test_what_those_in_a_queue_are_told_is_near_the_truth_however_cores_are_shared(share: tuple[str, ...]) -> None:
+    """The first burst teaches the costs; what the second one is told at once is compared with what came of it."""
+    planned = plan(config.load(None, ["pipeline.order=arrival", *share], environ={}), CARD, machine(2))
+    kinds = ["long" if number % 5 == 0 else "short" for number in range(60)]
+    half = len(kinds) // 2
+    load = [arrival(n, kind, 0.0 if n < half else 2 * half * alone("long")) for n, kind in enumerate(kinds)]
+    records = simulate(planned, machine(2), CURVES, load).played.records
+    for number in range(half + 10, len(kinds)):
+        eta, actual = records[number].eta_s, records[number].latency_s
+        assert eta is not None
+        assert eta == pytest.approx(actual, rel=0.15)
