@@ -34,6 +34,10 @@ PROMPT = "a photo of an astronaut riding a horse on mars"
 NEGATIVE = "low resolution, blurry"
 STEPS = {"short": 4, "long": 50}
 LONG_SHARE = 0.2
+DECODING = 3
+"""Forwards of the U-Net that a decoding takes as long as, about."""
+WORK = LONG_SHARE * STEPS["long"] + (1 - LONG_SHARE) * STEPS["short"] + DECODING
+"""Of a job, in steps, on average."""
 RHO = 0.8
 OVERLOAD = 1.2
 PATIENCE = 3.0
@@ -56,8 +60,8 @@ class Job:
 def mix(count: int, rate: float, seed: int) -> list[Job]:
     """`count` jobs, arriving at `rate` a second (all at once if infinite).
 
-    As many are long as the share says, and the last one comes when its turn is: a Poisson process of which the number
-    of arrivals is given, so that the load is what it is meant to be in short runs, too.
+    Exactly as many are long as the share says, and exactly so many come within their time: a Poisson process of which
+    the number of arrivals is given, so that the load of a short run, too, is what it is meant to be.
     """
     dice = random.Random(seed)
     kinds = ["long"] * round(LONG_SHARE * count)
@@ -104,8 +108,8 @@ def alone(client: Client) -> dict[str, float]:
 
 
 def work(jobs: list[Job]) -> float:
-    """Work in steps; a decoding counts as the three forwards it takes about."""
-    return sum(STEPS[job.kind] + 3 for job in jobs)
+    """Of all these jobs, in steps."""
+    return sum(STEPS[job.kind] + DECODING for job in jobs)
 
 
 def waiting(args: argparse.Namespace, rate: float) -> Iterator[tuple[str, list[Job]]]:
@@ -147,10 +151,6 @@ def capacity(client: Client, count: int) -> tuple[float, float]:
     return work(jobs) / seconds, len(jobs) / seconds
 
 
-WORK = sum(share * (STEPS[kind] + 3) for kind, share in (("long", LONG_SHARE), ("short", 1 - LONG_SHARE)))
-"""Of a job, on average."""
-
-
 def compare_waiting(args: argparse.Namespace) -> dict[str, list[float]]:
     """Print and return the ratios of both orders' latencies, one a pair of runs."""
     with server(args, "arrival") as client:
@@ -188,7 +188,7 @@ def overload(client: Client, count: int, seed: int) -> tuple[float, float]:
     play(client, jobs)
     after = capacity(client, count // 2)
     done = [job for job in jobs if job.latency is not None and job.latency <= (job.deadline_s or 0)]
-    span_s = max(count / rate, *(job.at + (job.latency or 0.0) for job in done))
+    span_s = max([count / rate, *(job.at + (job.latency or 0.0) for job in done)])
     print(f"    capacity {before[1]:.2f}, then {after[1]:.2f} jobs/s", flush=True)
     return work(done) / span_s / mean((before[0], after[0])), len(done) / span_s / mean((before[1], after[1]))
 

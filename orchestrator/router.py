@@ -223,9 +223,11 @@ class Router:
         return self._pump(now_ns)
 
     def sketched(self, sketched: pipes.Sketched) -> list[Action]:
-        """A preview has been drawn; shown if it is still news."""
+        """A preview has been drawn; shown if it is still news, and not what the picture itself will show."""
         job = self._jobs.get(sketched.job)
-        if job is not None and not job.cancelled and sketched.step > job.previewed:
+        if job is None or job.cancelled or job.kind != "unet":
+            return []
+        if job.previewed < sketched.step < job.steps:
             job.previewed = sketched.step
             preview = wire.Preview(id=job.prompt.id, index=job.index, step=sketched.step)
             self._actions.append(ToClient(job.prompt.client, preview, sketched.jpeg))

@@ -37,8 +37,6 @@ class Record:
     """When it arrived: what it waits from here on counts, also where the sender was late."""
     sent_s: float
     accepted_s: float | None = None
-    eta_s: float | None = None
-    """What it was told then: seconds until it would be done."""
     first_image_s: float | None = None
     done_s: float | None = None
     """When its last answer came, whether it was done or refused."""
@@ -47,6 +45,8 @@ class Record:
     code: str | None = None
     """What it failed with; None for one that was done."""
     message: str = ""
+    eta_s: float | None = None
+    """What it was told when it was accepted: seconds until it would be done."""
 
     @property
     def latency_s(self) -> float | None:

@@ -299,6 +299,19 @@ def test_a_preview_is_shown_once_and_no_older_one_after_it(fleet: Onlooker) -> N
     assert fleet.previews("a") == [(0, 3, b"%d@3" % job), (0, 4, b"%d@4" % job)]
 
 
+def test_the_last_step_is_for_the_picture_to_show(fleet: Onlooker) -> None:
+    """A decoder that is late draws from what is there by then."""
+    to_unet(fleet, 2, steps=5)
+    job = fleet.jobs(UNET)[0]
+    for _ in range(4):
+        fleet.step(UNET)
+    assert fleet.sketched(job, 5) == []
+    assert fleet.sketched(job, 4) == [wire.Preview(id="a", index=0, step=4)]
+    fleet.settle()
+    assert fleet.sketched(job, 5) == []
+    assert fleet.ends("a") == ["done"]
+
+
 def test_previews_are_those_of_their_image(fleet: Onlooker) -> None:
     to_unet(fleet, 1, steps=2, n=2)
     first, second = fleet.jobs(UNET)
