@@ -103,7 +103,8 @@ def opened(trace: Path, folder: Path) -> Iterator[Perfetto]:
 def _browser(url: str, folder: Path) -> Iterator[ClientConnection]:
     """A page that shows `url`, to be spoken to in Chrome's DevTools protocol."""
     assert BROWSER is not None
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--window-size=1600,1000", "--remote-debugging-port=0"]
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+    options += ["--window-size=1600,1000", "--remote-debugging-port=0"]
     command = [BROWSER, *options, f"--user-data-dir={folder}", url]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
