@@ -8,9 +8,11 @@ import math
 from collections.abc import Iterable
 
 import msgspec
+import numpy as np
 
 from orchestrator.estimate import Cost, Estimate, Pace
-from orchestrator.jobs import Job, Prompt
+from orchestrator.jobs import Job
+from orchestrator.line import Line, Pending
 from orchestrator.request import Request
 from stages.core.errors import DeadlineInfeasible
 from stages.core.model import ModelCard
@@ -19,6 +21,8 @@ from stages.core.wire import KINDS, Kind
 
 _OVERTAKEN = 0.6
 """Of what goes before a prompt now, so much will come later and go before it, too, where the order lets it."""
+
+_ROUNDING_S = 1e-9
 
 
 class Forecast:
@@ -45,31 +49,40 @@ class Forecast:
 
     def left(self, job: Job) -> float:
         """Seconds of work the job has left."""
-        rows = job.steps_left * self._card.rows(job.request.guidance_scale)
+        rows = job.evaluations_left * self._card.rows(job.request.guidance_scale)
         return self.estimate.of(job.kind, rows, job.request.pixels)
 
-    def rank(self, job: Job, now_ns: int) -> Key:
-        """Where the job stands in the order; the smallest goes first, and no two are equal."""
+    def rank(self, job: Job, now_ns: int) -> tuple[Key, float]:
+        """Where the job stands in the order, and the seconds of work it has left.
+
+        The smallest goes first, and no two are equal.
+        """
+        left = self.left(job)
         done = job.step if job.kind == "unet" else 0
-        return (*self._key(job.claim, self.left(job), done, now_ns / 1e9), job.number)
+        return (*self._key(job.claim, left, done, now_ns / 1e9), job.number), left
 
-    def position(self, prompt: Prompt, jobs: Iterable[Job], now_ns: int) -> int:
-        """How many of the images that wait for their first stage go before all of this prompt's."""
-        waiting = [(self.rank(job, now_ns), job.prompt is prompt) for job in jobs if job.waits_to_begin]
-        mine = min((rank for rank, own in waiting if own), default=())
-        return sum(rank < mine for rank, own in waiting if not own)
+    def line(self, jobs: Iterable[Job] = (), now_ns: int = 0) -> Line:
+        """The jobs in the order in which they go."""
+        return Line(self.rank, jobs, now_ns)
 
-    def eta(self, job: Job, jobs: Iterable[Job], now_ns: int) -> float | None:
+    def position(self, jobs: Iterable[Job], pending: Pending) -> int:
+        """How many of the images that wait for their first stage go before all these of one prompt."""
+        ranks = [rank for job in jobs if (rank := pending.waiting.rank_of(job)) is not None]
+        return pending.waiting.before(min(ranks)) if ranks else 0
+
+    def eta(self, job: Job, pending: Pending, now_ns: int) -> float | None:
         """Seconds until the job is done: its own work and that of all that go before it. None while unknown."""
         if not self.known:
             return None
-        rank = self.rank(job, now_ns)
-        before = sum(self.left(other) for other in jobs if other is not job and self.rank(other, now_ns) < rank)
-        return round(self.pace.value * before + self.left(job), 3)
+        rank = pending.rank_of(job) or self.rank(job, now_ns)[0]
+        return round(self.pace.value * pending.work_before(rank) + self.left(job), 3)
 
-    def first_done(self, jobs: Iterable[Job]) -> float | None:
+    def first_done(self, pending: Pending) -> float | None:
         """Seconds until one of the jobs is done, so that there is room again. None while unknown."""
-        return round(min(map(self.left, jobs), default=0.0), 3) if self.known else None
+        if not self.known:
+            return None
+        least = (line.least_work() for line in pending)
+        return round(min((work for work in least if work is not None), default=0.0), 3)
 
     def lateness(self, job: Job, now_ns: int) -> float:
         """Seconds by which the job would miss its deadline if it had all cores from now on."""
@@ -78,7 +91,7 @@ class Forecast:
         return now_ns / 1e9 + self.left(job) - job.claim.deadline
 
     def fit(
-        self, requests: list[Request], claim: Claim, min_steps: int | None, jobs: Iterable[Job], now_ns: int
+        self, requests: list[Request], claim: Claim, min_steps: int | None, pending: Pending, now_ns: int
     ) -> list[Request]:
         """The requests, if they can be done by the claim's deadline; with fewer steps if that is allowed and helps.
 
@@ -88,20 +101,18 @@ class Forecast:
         if claim.deadline is None or not self.known:
             return requests
         now = now_ns / 1e9
-        rows = self._card.rows(requests[0].guidance_scale)
-        pixels = requests[0].pixels
-        one = self.estimate.of("text", rows * requests[0].steps, pixels)
+        one = self._whole(requests[0])
         rank = (*self._key(claim, one, 0, now), math.inf)  # of those that are equal, the newest
-        before, spare = self._around(rank, claim.priority, jobs, now_ns)
+        before, spare = self._around(rank, claim.priority, pending, now)
         allowed = claim.deadline - now
         work = one * len(requests)
         excess = work - min(allowed - before, spare)
         if excess <= 0:
             return requests
-        a_step = rows * self.estimate.cost("unet", pixels)
-        steps = requests[0].steps - math.ceil(excess / len(requests) / a_step)
-        if min_steps is not None and steps >= min_steps:
-            return [msgspec.structs.replace(request, steps=steps) for request in requests]
+        if min_steps is not None:
+            fewer = self._fewer_steps(requests[0], one - excess / len(requests))
+            if fewer >= min_steps:
+                return [msgspec.structs.replace(request, steps=fewer) for request in requests]
         if before + work > allowed:
             why = f"this may take {before + work:.3g} s, and {allowed:.3g} s are allowed by `deadline_s`"
         else:
@@ -111,20 +122,32 @@ class Forecast:
             error.retry_after_s = round(excess, 3)
         raise error
 
-    def _around(self, rank: Key, priority: int, jobs: Iterable[Job], now_ns: int) -> tuple[float, float]:
+    def _whole(self, request: Request) -> float:
+        """Seconds of work of one image."""
+        rows = request.evaluations(self._card) * self._card.rows(request.guidance_scale)
+        return self.estimate.of("text", rows, request.pixels)
+
+    def _fewer_steps(self, request: Request, seconds: float) -> int:
+        """The most steps, fewer than asked for, with which one image is done in so many seconds; 0 if none."""
+        rows = self._card.rows(request.guidance_scale)
+        for steps in range(request.steps - 1, 0, -1):
+            shorter = msgspec.structs.replace(request, steps=steps)
+            if (
+                self.estimate.of("text", rows * shorter.evaluations(self._card), request.pixels)
+                <= seconds + _ROUNDING_S
+            ):
+                return steps
+        return 0
+
+    def _around(self, rank: Key, priority: int, pending: Pending, now: float) -> tuple[float, float]:
         """Seconds until `rank` has its turn, and how long what goes after it can be kept waiting.
 
         So long that none of it, of this priority, misses a deadline that it would meet now. Both are told with room to
         spare: what is begun and then misses its deadline was work for nothing.
         """
-        before = done = 0.0
-        spare = math.inf
-        for other_rank, other in sorted((self.rank(job, now_ns), job) for job in jobs):
-            its_own, promised = self.left(other), other.claim.deadline
-            if other_rank >= rank and promised is not None and other.claim.priority >= priority:
-                takes, allowed = done + its_own, promised - now_ns / 1e9
-                if takes <= allowed:
-                    spare = min(spare, max(0.0, allowed - (1 + DOUBT) * takes))
-            done += self.pace.value * its_own
-            before = done if other_rank < rank else before
-        return (1 + self._more) * before, spare
+        pace = self.pace.value
+        before, own, deadline = pending.after(rank, priority)
+        takes, allowed = pace * before + own, deadline - now
+        keepable = takes <= allowed
+        spare = np.maximum(0.0, allowed - (1 + DOUBT) * takes)[keepable].min(initial=math.inf)
+        return (1 + self._more) * pace * pending.work_before(rank), float(spare)

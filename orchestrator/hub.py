@@ -2,9 +2,11 @@
 
 import logging
 import os
+import resource
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Literal, assert_never
 
 import msgspec
@@ -15,6 +17,7 @@ from orchestrator import router as routing
 from orchestrator import supervisor as supervision
 from orchestrator.child import Child
 from orchestrator.costs import CostBook
+from orchestrator.descriptors import KEPT, Reserve, in_use, raise_limit
 from orchestrator.inbox import Inbox, signals
 from orchestrator.keeper import Keeper
 from orchestrator.observe import Observer
@@ -25,12 +28,20 @@ from orchestrator.supervisor import Supervisor
 from orchestrator.weights import card
 from stages.core import pipes, wire
 from stages.core.arena import Arena, Layout
-from stages.core.board import Board, Doing
+from stages.core.board import Board
 from stages.core.config import Config
-from stages.core.errors import BadRequest, TriptychError
-from stages.core.link import ClientHub, StageHub
+from stages.core.errors import BadRequest, Internal, ShuttingDown, TriptychError
+from stages.core.link import CONNECTIONS, ClientHub, StageHub
 
 log = logging.getLogger("triptych")
+
+_LOOK_S = 1.0
+"""Seconds between two looks at what the processes use, while there is work."""
+
+_DESCRIPTORS_A_STAGE = 8
+"""What a stage process takes of ours: life-line, pidfd, standard error, its connection, and some to spare."""
+
+_STOPPED = ShuttingDown("the server stopped before this was done")
 
 
 class Ready(msgspec.Struct, frozen=True):
@@ -49,6 +60,7 @@ def serve(config: Config, *, ready: Callable[[Ready], None], lifeline: int | Non
     they all have. The first signal lets accepted prompts finish, a second one ends everything at once. Raises
     TriptychError when the pipeline cannot start, or a stage cannot be kept alive.
     """
+    raise_limit()
     hub = Hub(config, plan(config, card(config), Machine.here()), ready, lifeline)
     try:
         with Keeper(hub.address), signals() as inbox:
@@ -71,7 +83,9 @@ class Hub:
         self._board = Board(len(plan.stages))
         self._clients = ClientHub(self._context, config.listen.socket)
         self.address = self._clients.address
-        self._stages = StageHub(self._context)
+        self._stages = StageHub(self._context, len(plan.stages))
+        self._reserve = Reserve()
+        self._clients.connections.limit = _connections(len(plan.stages))
         self._children: dict[str, Child] = {}
         self._specs = {spec.name: spec for spec in plan.stages}
         self._costs = CostBook(plan)
@@ -94,16 +108,30 @@ class Hub:
         )
         self._state: Literal["starting", "serving", "draining"] = "starting"
         self._drain_until = 0.0
-        self._remind_at = 0
+        self._look_at = 0.0
         self._stopping = False
         self._failure: TriptychError | None = None
         self._poller = zmq.Poller()
 
     def run(self, inbox: Inbox) -> int:
-        """The loop; returns the exit status."""
+        """The loop; returns the exit status.
+
+        Whatever is raised in it that no message is to blame for ends the server, and no accepted prompt goes without a
+        last word.
+        """
+        try:
+            return self._loop(inbox)
+        except TriptychError:
+            raise
+        except Exception as error:
+            self._give_up(error)
+            raise
+
+    def _loop(self, inbox: Inbox) -> int:
         began = time.monotonic()
-        self._poller.register(self._stages.socket, zmq.POLLIN)
-        self._poller.register(self._clients.socket, zmq.POLLIN)
+        for source in (self._stages, self._clients):
+            self._poller.register(source.socket, zmq.POLLIN)
+            self._poller.register(source.connections.monitor, zmq.POLLIN)
         self._poller.register(inbox, zmq.POLLIN)
         if self._lifeline is not None:
             self._poller.register(self._lifeline, zmq.POLLIN)
@@ -116,33 +144,40 @@ class Hub:
                 return self._end(130 if received else 0)
             if received:
                 self._drain()
-            # 2. What stages have said, before any news of their death: it was said earlier.
+            # 2. Who has come, or gone; before anything is opened that there may be no descriptor for.
+            self._stages.connections.attend()
+            self._clients.connections.attend()
+            # 3. What stages have said, before any news of their death: it was said earlier.
             for pid, message in self._stages.receive():
-                self._hear(pid, message)
-            # 3. What they complain of, and whether they live.
+                with self._contained(self._stage_of(pid), message):
+                    self._hear(pid, message)
+            # 4. What they complain of, and whether they live.
             for child in list(self._children.values()):
                 if child.stderr.fileno() in events:
                     self._relay(child)
                 if child.pidfd in events:
                     self._bury(child)
-            # 4. What clients want.
+            # 5. What clients want.
             for peer, frame in self._clients.receive():
                 if peer.uid is None or peer.uid == os.getuid():
                     self._attend(peer.routing_id, frame)
-            # 5. Deadlines.
+            # 6. What is due.
             self._supervise(self._supervisor.tick(time.monotonic()))
-            if time.monotonic_ns() >= self._remind_at:
-                self._remind_at = time.monotonic_ns() + routing.REMIND_NS
+            reminder_ns = self._router.reminder_ns
+            if reminder_ns is not None and time.monotonic_ns() >= reminder_ns:
                 self._route(self._router.remind(time.monotonic_ns()))
-                self._observer.look()
+            if not self._router.empty and time.monotonic() >= self._look_at:
+                self._look_at = time.monotonic() + _LOOK_S
+                self._look()
             self._recorder.level(time.monotonic_ns(), self._router.waiting, self._observer.slots_in_use)
-            # 6. Turning points of the pipeline's life.
+            # 7. Turning points of the pipeline's life.
             if self._failure is not None:
                 self._end(self._failure.exit_status)
                 raise self._failure
             if self._state == "starting" and self._supervisor.serving:
                 self._state = "serving"
-                stages = self._observer.status("serving").stages
+                with self._reserve.lent():
+                    stages = self._observer.status("serving").stages
                 took = time.monotonic() - began
                 self._ready(Ready(self.address, self._plan.card.name, round(took, 3), stages))
             if self._state == "draining" and not self._stopping:
@@ -154,17 +189,52 @@ class Hub:
 
         What was learned of costs is kept for the next time.
         """
-        self._costs.write(self._router.forecast.estimate.costs)
         for child in list(self._children.values()):
             child.kill()
             child.reap()
             child.close()
         self._children.clear()
+        self._reserve.close()
         self._stages.close()
         self._clients.close(int(self._deadlines.send_s * 1000))
         self._context.term()
         self._arena.close()
         self._board.close()
+        self._costs.write(self._router.forecast.estimate.costs)
+
+    # When something is wrong with ourselves.
+
+    @contextmanager
+    def _contained(self, stage: str, message: pipes.FromStage) -> Iterator[None]:
+        """What a stage's message raises costs that message, and the prompt of the job that it was about."""
+        try:
+            yield
+        except Exception as error:
+            log.exception("internal: %s of %s could not be handled", type(message).__name__, stage)
+            job = self._router.job(getattr(message, "job", 0))
+            if job is not None:
+                prompt = job.prompt
+                self._route(self._router.give_up(prompt.client, prompt.id, Internal.of(error), time.monotonic_ns()))
+
+    def _give_up(self, error: Exception) -> None:
+        """The last resort: fail every prompt that was accepted, and end the stages."""
+        last_word = Internal.of(error)
+        try:
+            self._route(self._router.abandon(last_word, time.monotonic_ns()))
+        except Exception:  # the router's own books may be what is broken
+            log.exception("internal: while prompts were failed")
+            for client, id in self._router.owed():
+                self._clients.send(client, wire.Failed.of(id, last_word))
+        for child in self._children.values():
+            child.kill()
+
+    def _look(self) -> None:
+        """Note what the processes use. It is for show, so it is skipped where it cannot be had."""
+        try:
+            with self._reserve.lent():
+                self._observer.look()
+        except OSError as error:
+            log.warning("cannot look at the processes now: %s", error.strerror)
 
     # Performing decisions.
 
@@ -210,22 +280,26 @@ class Hub:
     def _spawn(self, stage: str) -> None:
         spec = self._specs[stage]
         self._board.clear(spec.number)
-        child = self._children[stage] = Child(
-            msgspec.structs.replace(
-                spec,
-                arena_fd=self._arena.region.fd,
-                board_fd=self._board.region.fd,
-                address=self._stages.address,
+        with self._reserve.lent():
+            child = self._children[stage] = Child(
+                msgspec.structs.replace(
+                    spec,
+                    arena_fd=self._arena.region.fd,
+                    board_fd=self._board.region.fd,
+                    address=self._stages.address,
+                )
             )
-        )
         self._stages.expect(child.pid)
         self._poller.register(child.pidfd, zmq.POLLIN)
         self._poller.register(child.stderr.fileno(), zmq.POLLIN)
 
     # Hearing.
 
+    def _stage_of(self, pid: int) -> str:
+        return next(name for name, child in self._children.items() if child.pid == pid)
+
     def _hear(self, pid: int, message: pipes.FromStage) -> None:
-        stage = next(name for name, child in self._children.items() if child.pid == pid)
+        stage = self._stage_of(pid)
         match message:
             case pipes.Hello():
                 pass  # its connection is known now
@@ -244,7 +318,7 @@ class Hub:
                 self._recorder.heard(stage, pid, message, now_ns)
                 self._route(self._router.report(stage, message, now_ns))
             case pipes.Sketched():
-                self._route(self._router.sketched(message))
+                self._route(self._router.previewed(stage, message, time.monotonic_ns()))
             case pipes.Yielded():
                 self._lease(self._leases.yielded(stage, more=self._router.has_work(stage)))
             case _:
@@ -270,34 +344,42 @@ class Hub:
         self._stages.forget(child.pid)
         child.close()
         del self._children[stage]
-        row = self._board.read(child.spec.number)
-        at_work = row.job if row.doing in (Doing.BUSY, Doing.COMPILING) else 0
         if not self._stopping:
             log.warning("%s (process %d) %s", stage, child.pid, how)
         self._lease(self._leases.yielded(stage, more=False))
         self._recorder.lost(stage, child.pid, time.monotonic_ns())
-        self._route(self._router.lost(stage, at_work, time.monotonic_ns()))
+        self._route(self._router.lost(stage, time.monotonic_ns()))
         self._supervise(self._supervisor.exited(stage, how, time.monotonic()))
 
     def _attend(self, client: bytes, frame: bytes) -> None:
-        """Answer one request of a client."""
-        now_ns = time.monotonic_ns()
+        """Answer one request of a client, whatever it is and whatever comes of it."""
         try:
             message = wire.decode_client_message(frame)
         except BadRequest as error:
-            id = wire.id_of_broken(frame)
-            if id is not None:
-                self._clients.send(client, wire.Failed.of(id, error))
+            self._clients.send(client, wire.Failed.of(wire.id_of_broken(frame), error))
             return
+        try:
+            self._do(client, message)
+        except Exception as error:
+            log.exception("internal: a request could not be handled")
+            id = message.id if isinstance(message, wire.Submit | wire.Cancel) else ""
+            self._route(self._router.give_up(client, id, Internal.of(error), time.monotonic_ns()))
+
+    def _do(self, client: bytes, message: wire.ClientMessage) -> None:
+        now_ns = time.monotonic_ns()
         match message:
             case wire.Submit():
                 self._route(self._router.submit(client, message, secrets.randbelow(1 << 32), now_ns))
             case wire.Cancel(id=id):
                 self._route(self._router.cancel(client, id, now_ns))
             case wire.StatusRequest():
-                self._clients.send(client, self._observer.status(self._state))
+                with self._reserve.lent():
+                    status = self._observer.status(self._state)
+                self._clients.send(client, status)
             case wire.TraceRequest(seconds=seconds):
-                self._clients.send(client, wire.Trace(), self._observer.trace(seconds))
+                with self._reserve.lent():
+                    trace = self._observer.trace(seconds)
+                self._clients.send(client, wire.Trace(), trace)
             case _:
                 assert_never(message)
 
@@ -313,13 +395,13 @@ class Hub:
     def _stop_when_drained(self) -> None:
         starting = not self._supervisor.serving and self._observer.serving_since == {}
         if self._router.empty or starting or time.monotonic() >= self._drain_until:
-            self._route(self._router.abandon(time.monotonic_ns()))
+            self._route(self._router.abandon(_STOPPED, time.monotonic_ns()))
             self._stopping = True
             self._supervise(self._supervisor.stop(time.monotonic()))
 
     def _end(self, status: int) -> int:
         """End everything at once."""
-        self._route(self._router.abandon(time.monotonic_ns()))
+        self._route(self._router.abandon(_STOPPED, time.monotonic_ns()))
         for child in self._children.values():
             child.kill()
         return status
@@ -330,5 +412,16 @@ class Hub:
         if self._state == "draining" and not self._stopping:
             due.append(self._drain_until)
         if not self._router.empty:
-            due.append(self._remind_at / 1e9)
+            due.append(self._look_at)
+        if self._router.reminder_ns is not None:
+            due.append(self._router.reminder_ns / 1e9)
         return int(max(0.0, min(due) - time.monotonic()) * 1000) + 1 if due else -1
+
+
+def _connections(stages: int) -> int:
+    """How many connections of clients there are descriptors for, beside all that the hub needs itself.
+
+    And beside as many more as the reserve: connections are accepted before they can be refused.
+    """
+    free = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - in_use() - stages * _DESCRIPTORS_A_STAGE - KEPT
+    return max(1, min(CONNECTIONS, free))

@@ -33,6 +33,8 @@ class Job:
     prompt: Prompt
     index: int
     request: Request
+    evaluations: int
+    """Of the U-Net, in all."""
     submitted_ns: int
     claim: Claim
     kind: Kind = "text"
@@ -46,7 +48,20 @@ class Job:
     steps: int = 1
     previewed: int = 0
     """The step that the last preview showed."""
-    mishaps: int = 0
+    suspect: bool = False
+    """Whether it was in a stage that died, and has not come a step further since: it has a stage to itself now."""
+    taken: bool = False
+    """Whether the stage that has it has said that it works on it."""
+    deaths: int = 0
+    """Of stages that worked on it and had nothing else, all at `died_at`."""
+    unseen_deaths: int = 0
+    """The same of stages that had not said yet that they worked on it."""
+    died_at: tuple[Kind, int] | None = None
+    """Kind of stage and step at which the last of them died."""
+    spoiled: int = 0
+    """How often what it was made from, or what came of it, was found spoiled."""
+    fatal_previews: int = 0
+    """How many stages died that had a preview of it to draw."""
     cancelled: bool = False
     """Given up while in a stage; its slots are free as soon as the stage has let go."""
     put_ns: int = 0
@@ -62,9 +77,9 @@ class Job:
         return self.kind == "text" and self.stage is None
 
     @property
-    def steps_left(self) -> int:
+    def evaluations_left(self) -> int:
         """U-Net evaluations to come; the U-Net itself says how many there are, once it has begun."""
-        return self.steps - self.step if self.kind == "unet" and self.step else self.request.steps
+        return self.steps - self.step if self.kind == "unet" and self.step else self.evaluations
 
 
 @dataclass(eq=False)
@@ -77,3 +92,5 @@ class Stage:
     pid: int | None = None
     """None while it is not serving."""
     jobs: list[int] = field(default_factory=list)
+    previews: set[int] = field(default_factory=set)
+    """Jobs that it has a preview to draw of."""

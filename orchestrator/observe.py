@@ -179,7 +179,7 @@ class Observer:
             job=self._router.prompt_of(row.job) if busy else None,
             step=row.step if busy else 0,
             steps=row.steps if busy else 0,
-            busy_share=round(min(1.0, row.busy_ns / 1e9 / since), 4) if since else 0.0,
+            busy_share=_share(row.busy_ns / 1e9, since),
             recent_busy_share=_share(used.busy_ns / 1e9 - before.busy_ns / 1e9, seconds),
             recent_cores_used=round((used.cpu_s - before.cpu_s) / seconds, 4) if seconds else 0.0,
             recent_cores_idle=round((idle_s - _idle_s(then, own)) / seconds, 4) if seconds else 0.0,
@@ -191,8 +191,8 @@ class Observer:
             restarts=life.restarts,
             rss_bytes=rss,
             pss_bytes=pss,
-            cache_hit_share=round(row.hits / row.lookups, 4) if row.lookups else None,
-            cpu_outside_infer_share=round(1 - row.infer_cpu_ns / row.cpu_ns, 4) if row.infer_cpu_ns else None,
+            cache_hit_share=_share(row.hits, row.lookups) if row.lookups else None,
+            cpu_outside_infer_share=round(1 - _share(row.infer_cpu_ns, row.cpu_ns), 4) if row.infer_cpu_ns else None,
         )
 
 

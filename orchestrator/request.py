@@ -7,7 +7,7 @@ import msgspec
 
 from stages.core.errors import BadRequest
 from stages.core.model import ModelCard
-from stages.core.schedule_names import SCHEDULE_NAMES, own_schedule
+from stages.core.schedule_names import SCHEDULE_NAMES, evaluations, own_schedule
 from stages.core.wire import Format, Submit, Syntax
 
 MAX_PROMPT = 32_000
@@ -38,6 +38,10 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     def pixels(self) -> int:
         """Of the picture."""
         return self.width * self.height
+
+    def evaluations(self, card: ModelCard) -> int:
+        """U-Net evaluations that the steps take; some schedules make more than one a step."""
+        return evaluations(self.schedule or own_schedule(card.scheduler) or "", self.steps)
 
     def metadata(self, card: ModelCard) -> dict[str, str]:
         """The text that goes into the file: `parameters` as AUTOMATIC1111 writes it, `triptych` as JSON."""

@@ -20,10 +20,11 @@ States of a slot, who moves it, and what the words mean then::
                                  GRANTED <-regrant (arena)--------+----------------------------+
                                            owner died: generation + 1, bytes kept, new owner
 
-Two sides. `Arena` is the owner: the orchestrator alone reserves, grants anew and frees. `View` is a borrower: a
-stage that writes slots granted to it and reads slots that are READY. A `SlotRef` carries the generation it was
-made for, so a reference that outlived its slot is refused (StaleSlot) and never reads another job's bytes; a READY
-slot whose bytes do not match its checksum, or a slot in none of these states, is refused (TornSlot).
+Two sides. `Arena` is the owner: the orchestrator alone reserves, grants anew and frees, and it does so by books of its
+own (stages.core.slots): to it, the words of a header are something to write, and a claim to be checked when read.
+`View` is a borrower: a stage that writes slots granted to it and reads slots that are READY. A `SlotRef` carries the
+generation it was made for, so a reference that outlived its slot is refused (StaleSlot) and never reads another job's
+bytes; a READY slot whose bytes do not match its checksum, or a slot in none of these states, is refused (TornSlot).
 """
 
 import zlib
@@ -36,6 +37,9 @@ from numpy.typing import NDArray
 
 from stages.core.errors import StaleSlot, TornSlot
 from stages.core.region import Region
+from stages.core.slots import SlotRef, SlotTable
+
+__all__ = ["PAGE", "Arena", "Bytes", "Layout", "PoolSpec", "SlotRef", "SlotState", "View"]
 
 PAGE = 4096
 _HEADER = 64
@@ -59,13 +63,6 @@ class PoolSpec(msgspec.Struct, frozen=True):
     name: str
     count: int
     slot_bytes: int
-
-
-class SlotRef(msgspec.Struct, frozen=True, array_like=True):
-    """A claim on slot `index` as it was in `generation`; worthless once the slot has been freed."""
-
-    index: int
-    generation: int
 
 
 class Layout:
@@ -149,46 +146,46 @@ class Arena(_Slots):
 
     def __init__(self, layout: Layout) -> None:
         super().__init__(Region.create("triptych-arena", layout.nbytes), layout)
-        self._free = {name: list(reversed(indices)) for name, indices in layout.indices.items()}
+        self._table = SlotTable(layout.indices)
 
     def free_slots(self, pool: str) -> int:
         """How many slots of `pool` can be reserved now."""
-        return len(self._free[pool])
+        return self._table.free_slots(pool)
 
     def reserve(self, pool: str, owner: int, job: int) -> SlotRef:
         """Grant a free slot of `pool` to stage number `owner` for `job`. Raises IndexError when none is free."""
-        index = self._free[pool].pop()
-        return self._grant(index, owner, job)
+        return self._grant(self._table.reserve(pool, job), owner)
 
     def regrant(self, ref: SlotRef, owner: int) -> SlotRef:
         """Grant a slot whose owner died to another stage, its bytes kept. Raises StaleSlot.
 
         The old reference becomes stale.
         """
-        header = self._claimed(ref)
-        return self._grant(ref.index, owner, int(header[_JOB]))
+        return self._grant(self._table.renew(ref), owner)
 
     def free(self, ref: SlotRef) -> None:
         """End the claim; every reference to it becomes stale. Raises StaleSlot if it already is."""
-        header = self._claimed(ref)
-        header[_GENERATION] += 1
+        freed = self._table.free(ref)
+        header = self._headers[ref.index]
+        header[_GENERATION] = freed.generation
         header[_STATE] = SlotState.FREE
-        self._free[self.layout.pool_of(ref.index)].append(ref.index)
 
-    def _claimed(self, ref: SlotRef) -> NDArray[np.uint64]:
-        header = self._header(ref)
-        if header[_STATE] == SlotState.FREE:
-            raise StaleSlot(f"slot {ref.index} is FREE")
-        return header
+    def peek(self, ref: SlotRef) -> Bytes:
+        """As that of a view: what the stage that works on the slot has left there so far. Raises StaleSlot."""
+        self._table.check(ref)
+        payload = self._payload(ref.index)
+        payload.flags.writeable = False
+        return payload
 
-    def _grant(self, index: int, owner: int, job: int) -> SlotRef:
-        header = self._headers[index]
-        header[_GENERATION] += 1
-        header[_STATE] = SlotState.GRANTED
+    def _grant(self, ref: SlotRef, owner: int) -> SlotRef:
+        """Write the whole header: whatever stood there, from here on it is as the books say."""
+        header = self._headers[ref.index]
+        header[:] = 0
         header[_OWNER] = owner
-        header[_JOB] = job
-        header[_NBYTES] = 0
-        return SlotRef(index, int(header[_GENERATION]))
+        header[_JOB] = self._table.job_of(ref)
+        header[_STATE] = SlotState.GRANTED
+        header[_GENERATION] = ref.generation
+        return ref
 
 
 class View(_Slots):

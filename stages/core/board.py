@@ -1,7 +1,8 @@
 """The board: what every stage is doing, in shared memory, so that asking costs the stage nothing.
 
 One row of sixteen 64-bit words (two cache lines) a stage. The stage is the only writer of its row, the orchestrator the
-only reader; each word is stored whole, and readers use words only one by one, so there is no lock::
+only reader; each word is stored whole, and readers use words only one by one, so there is no lock. They are a stage's
+own account, so they are read for show only, and whatever stands there is read as something that can be shown::
 
     | doing | job | step | steps | beat_ns | busy_ns | infer_cpu_ns | cpu_ns | lookups | hits | - ... |
 """
@@ -16,6 +17,9 @@ from numpy.typing import NDArray
 from stages.core.region import Region
 
 _ROW_WORDS = 16
+
+_LARGEST = (1 << 62) - 1
+"""Of a word that is believed: more than any count or time here, and JSON readers everywhere can hold it."""
 
 
 class Doing(IntEnum):
@@ -57,9 +61,9 @@ class Board:
         self._rows = _rows(self.region)
 
     def read(self, stage: int) -> Row:
-        """The row of stage number `stage`."""
+        """The row of stage number `stage`; words that cannot be are read as the nearest that can."""
         doing, *words = (int(word) for word in self._rows[stage, : len(Row.__struct_fields__)])
-        return Row(Doing(doing), *words)
+        return Row(Doing(min(doing, Doing.COMPILING)), *(min(word, _LARGEST) for word in words))
 
     def clear(self, stage: int) -> None:
         """Reset a row, before a stage is spawned anew."""

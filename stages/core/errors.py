@@ -6,6 +6,8 @@ succeed later, and the exit status of a command that ends with it. The message i
 
 from typing import ClassVar
 
+_MESSAGE_CHARS = 300
+
 
 class TriptychError(Exception):
     """Base of all errors that have a wire code; anything else that escapes is a defect of Triptych."""
@@ -20,6 +22,17 @@ class TriptychError(Exception):
     def message(self) -> str:
         """The one line shown to the user."""
         return " ".join(str(self).split())
+
+
+class Internal(TriptychError):
+    """A defect of Triptych. The server has gone on, or says so in its log as it ends; the user should report it."""
+
+    code = "internal"
+
+    @classmethod
+    def of(cls, error: Exception) -> "Internal":
+        """The error that stands for an exception nobody foresaw."""
+        return cls(f"{type(error).__name__}: {error}"[:_MESSAGE_CHARS] + " (please report it)")
 
 
 class BadRequest(TriptychError):

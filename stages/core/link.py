@@ -22,6 +22,7 @@ from typing import NamedTuple
 import zmq
 
 from stages.core import pipes, wire
+from stages.core.connections import Connections, peer_pid
 from stages.core.errors import NoAnswer, StartFailed
 
 NEWS_S = 0.04
@@ -32,8 +33,16 @@ _ANSWER_BYTES = 1 << 28
 _REQUESTS_AT_ONCE = 64
 _CLIENT_BACKLOG = 4096
 """Messages that may wait for one client before it counts as gone."""
+_HANDSHAKE_MS = 2_000
+"""Milliseconds that a new connection may take to speak ZeroMQ; libzmq would wait half a minute."""
+_STRANGERS = 8
+"""Connections to the address of the stages, beyond the stages' own, that may wait to be looked at."""
 _PATH_BYTES = 107
 """Of sockaddr_un's 108, the last is a zero."""
+
+
+CONNECTIONS = 4096
+"""Connections of clients, at most; fewer where the process may not open so many descriptors."""
 
 
 class Peer(NamedTuple):
@@ -52,6 +61,7 @@ def _socket(context: zmq.Context[zmq.Socket[bytes]], kind: int, max_bytes: int) 
     socket = context.socket(kind)
     socket.linger = 0
     socket.setsockopt(zmq.MAXMSGSIZE, max_bytes)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)
     return socket
 
 
@@ -105,12 +115,16 @@ def _credentials(frame: zmq.Frame) -> tuple[int | None, int | None]:
 class StageHub:
     """The hub's end of the pipes to all stages."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], stages: int) -> None:
+        """`stages` is how many processes there are to be."""
         self.socket = _socket(context, zmq.ROUTER, _STAGE_BYTES)
         self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self.address = _bind(self.socket, private_address())
         self._routing_ids: dict[int, bytes | None] = {}
         """Of the processes that are listened to; None until the first word of one."""
+        self.connections = Connections(
+            self.socket, stages + _STRANGERS, lambda peer: peer_pid(peer) in self._routing_ids
+        )
 
     def expect(self, pid: int) -> None:
         """Listen to the process `pid`, which has been started."""
@@ -156,6 +170,7 @@ class StageHub:
 
     def close(self) -> None:
         """Close the socket."""
+        self.connections.close()
         self.socket.close()
 
 
@@ -166,7 +181,8 @@ class StageLink:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = _socket(self._context, zmq.DEALER, _STAGE_BYTES)
         self._socket.connect(address)
-        self._lifeline = lifeline
+        self._life = select.poll()  # select itself knows no descriptors beyond 1,023
+        self._life.register(lifeline, select.POLLIN)
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
         self._poller.register(lifeline, zmq.POLLIN)
@@ -175,7 +191,7 @@ class StageLink:
 
     def orphaned(self) -> bool:
         """Whether the orchestrator has died: nothing is ever written on the life-line, so readable means closed."""
-        return bool(select.select([self._lifeline], [], [], 0)[0])
+        return bool(self._life.poll(0))
 
     def receive(self, wait: bool) -> Iterator[pipes.ToStage]:
         """All messages that have arrived; with `wait`, at least one, or none if orphaned meanwhile."""
@@ -215,7 +231,8 @@ class StageLink:
 class ClientHub:
     """The hub's end of the prompt socket."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str) -> None:
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str, connections: int = CONNECTIONS) -> None:
+        """`connections` is how many are served; those beyond are ended as they come."""
         self.socket = _socket(context, zmq.ROUTER, wire.MAX_REQUEST_BYTES)
         self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self.socket.sndhwm = _CLIENT_BACKLOG
@@ -225,6 +242,7 @@ class ClientHub:
             self.socket.setsockopt(zmq.IPV6, int("[" in address))
         self.address = _bind(self.socket, address)
         self._file = _file_of(address)
+        self.connections = Connections(self.socket, connections)
 
     def receive(self) -> Iterator[tuple[Peer, bytes]]:
         """All requests that have arrived, undecoded, each with its sender; what is no request is dropped."""
@@ -256,6 +274,7 @@ class ClientHub:
         if self._file is not None:
             with suppress(OSError):  # while we listen it is ours; afterwards it might be that of the next server
                 os.unlink(self._file)
+        self.connections.close()
         self.socket.close(linger_ms)
 
 

@@ -340,11 +340,11 @@ def decode_client_message(frame: bytes) -> ClientMessage:
         raise BadRequest(f"not a request: {why}") from error
 
 
-def id_of_broken(frame: bytes) -> str | None:
-    """The id of a request that could not be decoded, if one can be made out, so that it can be answered."""
+def id_of_broken(frame: bytes) -> str:
+    """The id of a request that could not be decoded, if one can be made out, else an empty one."""
     try:
         found: Any = json.loads(frame[:MAX_REQUEST_BYTES])
     except (ValueError, RecursionError):
-        return None
+        return ""
     name = found.get("id") if isinstance(found, dict) else None
-    return name if isinstance(name, str) and 0 < len(name) <= 128 and name.isprintable() else None
+    return name if isinstance(name, str) and 0 < len(name) <= 128 and name.isprintable() else ""

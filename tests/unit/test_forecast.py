@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from orchestrator.forecast import Forecast
 from orchestrator.jobs import Job, Prompt
+from orchestrator.line import Pending
 from orchestrator.request import Request, resolve
 from stages.core import wire
 from stages.core.errors import DeadlineInfeasible
@@ -59,13 +60,23 @@ class Jobs:
         claim = Claim(submitted / 1e9, priority, None if deadline is None else NOW / 1e9 + deadline)
         made = []
         for index, request in enumerate(requests(steps, n, guidance_scale)):
-            made.append(Job(len(self.all) + 1, prompt, index, request, submitted, claim))
+            made.append(Job(len(self.all) + 1, prompt, index, request, request.evaluations(CARD), submitted, claim))
             self.all.append(made[-1])
         return made
+
+    def of(self, job: Job) -> list[Job]:
+        """All jobs of the same prompt."""
+        return [other for other in self.all if other.prompt is job.prompt]
 
     def one(self, steps: int = 1, **fields: object) -> Job:
         [job] = self.prompt(steps, **fields)  # type: ignore[arg-type]
         return job
+
+
+def pending(told: Forecast, jobs: list[Job], now_ns: int = NOW) -> Pending:
+    """The jobs as the router keeps them."""
+    waiting = [job for job in jobs if job.kind == "text" and job.stage is None]
+    return Pending(told.line(waiting, now_ns), told.line([job for job in jobs if job not in waiting], now_ns))
 
 
 @pytest.fixture
@@ -108,28 +119,30 @@ def test_nothing_is_told_before_everything_was_seen(jobs: Jobs) -> None:
     told = forecast(known=False)
     job = jobs.one(deadline=0.0)
     assert not told.known
-    assert told.eta(job, jobs.all, NOW) is None
-    assert told.first_done(jobs.all) is None
+    assert told.eta(job, pending(told, jobs.all), NOW) is None
+    assert told.first_done(pending(told, jobs.all)) is None
     assert told.lateness(job, NOW) == -math.inf
     asked = requests(9)
-    assert told.fit(asked, job.claim, None, jobs.all, NOW) == asked
+    assert told.fit(asked, job.claim, None, pending(told, jobs.all), NOW) == asked
 
 
 def test_eta_is_the_work_of_all_that_go_before_and_its_own(jobs: Jobs) -> None:
     told = forecast("shortest")
     short, long, longer = jobs.one(1), jobs.one(2), jobs.one(3)
-    assert told.eta(short, jobs.all, NOW) == pytest.approx(own(1))
-    assert told.eta(long, jobs.all, NOW) == pytest.approx(own(1) + own(2))
-    assert told.eta(longer, jobs.all, NOW) == pytest.approx(own(1) + own(2) + own(3))
+    assert told.eta(short, pending(told, jobs.all), NOW) == pytest.approx(own(1))
+    assert told.eta(long, pending(told, jobs.all), NOW) == pytest.approx(own(1) + own(2))
+    assert told.eta(longer, pending(told, jobs.all), NOW) == pytest.approx(own(1) + own(2) + own(3))
     into_unet(longer, 2)  # a second less than the short one
-    assert told.eta(longer, jobs.all, NOW) == pytest.approx(13)
-    assert told.eta(short, jobs.all, NOW) == pytest.approx(13 + own(1))
+    assert told.eta(longer, pending(told, jobs.all), NOW) == pytest.approx(13)
+    assert told.eta(short, pending(told, jobs.all), NOW) == pytest.approx(13 + own(1))
 
 
 def test_jobs_that_are_equal_in_all_have_an_eta_each(jobs: Jobs) -> None:
     told = forecast("shortest")
     alike = jobs.prompt(1, n=3)
-    assert [told.eta(job, jobs.all, NOW) for job in alike] == pytest.approx([own(1), 2 * own(1), 3 * own(1)])
+    assert [told.eta(job, pending(told, jobs.all), NOW) for job in alike] == pytest.approx(
+        [own(1), 2 * own(1), 3 * own(1)]
+    )
 
 
 @given(
@@ -140,8 +153,8 @@ def test_the_one_that_goes_last_is_done_when_all_are(order: Order, drawn: list[t
     told = forecast(order)
     for steps, age, priority in drawn:
         jobs.one(steps, age=age, priority=priority)
-    ranked = sorted(jobs.all, key=lambda job: told.rank(job, NOW))
-    etas = [told.eta(job, jobs.all, NOW) for job in ranked]
+    ranked = sorted(jobs.all, key=lambda job: told.rank(job, NOW)[0])
+    etas = [told.eta(job, pending(told, jobs.all), NOW) for job in ranked]
     done = 0.0
     for job, eta in zip(ranked, etas, strict=True):
         done += told.left(job)
@@ -151,16 +164,16 @@ def test_the_one_that_goes_last_is_done_when_all_are(order: Order, drawn: list[t
 @pytest.mark.parametrize("order", ORDERS)
 def test_no_two_ranks_are_equal(order: Order, jobs: Jobs) -> None:
     told = forecast(order)
-    ranks = [told.rank(job, NOW) for job in jobs.prompt(1, n=5)]
+    ranks = [told.rank(job, NOW)[0] for job in jobs.prompt(1, n=5)]
     assert ranks == sorted(set(ranks))
 
 
 def test_there_is_room_when_the_first_is_done(jobs: Jobs) -> None:
     told = forecast()
-    assert told.first_done([]) == 0.0
+    assert told.first_done(pending(told, [])) == 0.0
     jobs.one(5)
     jobs.one(2)
-    assert told.first_done(jobs.all) == pytest.approx(own(2))
+    assert told.first_done(pending(told, jobs.all)) == pytest.approx(own(2))
 
 
 # Where it stands.
@@ -171,11 +184,11 @@ def test_the_position_counts_images_that_wait_and_go_before(jobs: Jobs) -> None:
     jobs.prompt(1, n=2)
     [mine] = jobs.prompt(2)
     jobs.one(3)
-    assert told.position(mine.prompt, jobs.all, NOW) == 2
+    assert told.position(jobs.of(mine), pending(told, jobs.all)) == 2
     jobs.all[0].stage = "text-0"  # it waits no more
-    assert told.position(mine.prompt, jobs.all, NOW) == 1
+    assert told.position(jobs.of(mine), pending(told, jobs.all)) == 1
     into_unet(jobs.all[1])
-    assert told.position(mine.prompt, jobs.all, NOW) == 0
+    assert told.position(jobs.of(mine), pending(told, jobs.all)) == 0
 
 
 def test_the_position_is_that_of_the_prompt_s_first_image_that_waits(jobs: Jobs) -> None:
@@ -183,10 +196,10 @@ def test_the_position_is_that_of_the_prompt_s_first_image_that_waits(jobs: Jobs)
     jobs.one(1, age=9)
     mine = jobs.prompt(1, n=3, age=5)
     jobs.one(1, age=1)
-    assert told.position(mine[0].prompt, jobs.all, NOW) == 1
+    assert told.position(jobs.of(mine[0]), pending(told, jobs.all)) == 1
     for job in mine:
         into_unet(job)
-    assert told.position(mine[0].prompt, jobs.all, NOW) == 0  # none of it waits
+    assert told.position(jobs.of(mine[0]), pending(told, jobs.all)) == 0  # none of it waits
 
 
 def test_what_goes_before_counts_by_the_pace_at_which_work_gets_done(jobs: Jobs) -> None:
@@ -194,9 +207,9 @@ def test_what_goes_before_counts_by_the_pace_at_which_work_gets_done(jobs: Jobs)
     for number in range(100):  # stages overlap: a second of work is done every half a second
         told.learn("unet", 10 * SECOND, NOW + number * 5 * SECOND, 9, rows=2)
     job, mine = jobs.one(3, age=1), jobs.one(1)
-    assert told.eta(mine, jobs.all, NOW) == pytest.approx(0.5 * own(3) + own(1))
+    assert told.eta(mine, pending(told, jobs.all), NOW) == pytest.approx(0.5 * own(3) + own(1))
     claim = Claim(NOW / 1e9, 0, NOW / 1e9 + (1 + DOUBT) * 0.5 * (own(3) + own(1)) + own(2) + 0.01)
-    assert told.fit(requests(2), claim, None, jobs.all, NOW) == requests(2)
+    assert told.fit(requests(2), claim, None, pending(told, jobs.all), NOW) == requests(2)
     assert job.claim.submitted < mine.claim.submitted
 
 
@@ -215,7 +228,8 @@ def test_lateness_is_by_how_much_the_deadline_would_be_missed(jobs: Jobs) -> Non
 def fit(jobs: Jobs, asked: list[Request], deadline: float | None, min_steps: int | None = None) -> list[int]:
     """The steps of what was taken in."""
     claim = Claim(NOW / 1e9, 0, None if deadline is None else NOW / 1e9 + deadline)
-    taken = forecast().fit(asked, claim, min_steps, jobs.all, NOW)
+    told = forecast()
+    taken = told.fit(asked, claim, min_steps, pending(told, jobs.all), NOW)
     assert [(r.seed, r.prompt) for r in taken] == [(r.seed, r.prompt) for r in asked]
     return [request.steps for request in taken]
 
@@ -244,15 +258,18 @@ def test_what_takes_too_long_by_itself_is_not_told_to_come_again(jobs: Jobs) -> 
 def test_who_goes_behind_does_not_count_against_a_deadline(jobs: Jobs) -> None:
     jobs.one(50)
     claim = Claim(NOW / 1e9, 0, NOW / 1e9 + own(1) + 1)
-    assert len(forecast("shortest").fit(requests(1), claim, None, jobs.all, NOW)) == 1
+    told = forecast("shortest")
+    assert len(told.fit(requests(1), claim, None, pending(told, jobs.all), NOW)) == 1
+    told = forecast("arrival")
     with pytest.raises(DeadlineInfeasible):
-        forecast("arrival").fit(requests(1), claim, None, jobs.all, NOW)
+        told.fit(requests(1), claim, None, pending(told, jobs.all), NOW)
 
 
 def urgent(order: Order, jobs: Jobs, priority: int = 0, min_steps: int | None = None) -> list[int]:
     """The steps of a prompt of 4 that is wanted as soon as it can be, whatever waits."""
     claim = Claim(NOW / 1e9, priority, NOW / 1e9 + own(4) + 1)
-    return [request.steps for request in forecast(order).fit(requests(4), claim, min_steps, jobs.all, NOW)]
+    told = forecast(order)
+    return [request.steps for request in told.fit(requests(4), claim, min_steps, pending(told, jobs.all), NOW)]
 
 
 @pytest.mark.parametrize("order", ["deadline", "shortest"])
@@ -309,12 +326,12 @@ def test_whatever_is_accepted_is_done_in_time_in_the_order_in_which_it_goes(
     for steps, patience in asked:
         claim = Claim(NOW / 1e9, 0, NOW / 1e9 + patience * own(steps))
         try:
-            told.fit(requests(steps), claim, None, jobs.all, NOW)
+            told.fit(requests(steps), claim, None, pending(told, jobs.all), NOW)
         except DeadlineInfeasible:
             continue
         jobs.one(steps, deadline=patience * own(steps))
     done = 0.0
-    for job in sorted(jobs.all, key=lambda job: told.rank(job, NOW)):
+    for job in sorted(jobs.all, key=lambda job: told.rank(job, NOW)[0]):
         done += told.left(job)
         assert job.claim.deadline is not None
         assert NOW / 1e9 + done <= job.claim.deadline + 1e-6

@@ -2,12 +2,15 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import msgspec
+import numpy as np
 import pytest
 
+from orchestrator.router import MAX_SPOILED, MAX_UNSEEN_DEATHS
 from stages.core import pipes, wire
 from stages.core.arena import SlotState
+from stages.core.checkpoint import Checkpoint
 from stages.core.config import Config, PipelineConfig, StageConfig
-from stages.core.errors import StaleSlot
+from stages.core.errors import ShuttingDown, StaleSlot
 from stages.core.model import ModelCard
 from stages.core.wire import Kind
 from tests.unit.cards import CARD, DISTILLED
@@ -302,7 +305,9 @@ def test_of_two_processes_the_one_with_fewer_jobs_gets_the_next(make: MakeFleet)
     assert (fleet.jobs("text-0"), fleet.jobs("text-1")) == ([1, 3], [2, 4])
     fleet.kill("text-0")
     fleet.work("text-1")
-    assert fleet.jobs("text-1") == [4, 1]
+    assert fleet.jobs("text-1") == [4]
+    fleet.work("text-1")
+    assert fleet.jobs("text-1") == [1], "it was in a stage that died: it goes first, and alone"
     fleet.settle()
     assert [fleet.ends(id) for id in "abcd"] == [["done"]] * 4
 
@@ -350,7 +355,7 @@ def test_a_cancelled_prompt_ends_at_once_and_frees_its_slots(place: str, images:
     assert fleet.all_free()
 
 
-@pytest.mark.parametrize("end", ["dropped", "put", "fault", "lost", "lost at work"])
+@pytest.mark.parametrize("end", ["dropped", "put", "fault", "lost"])
 @pytest.mark.parametrize("stage", STAGES)
 def test_what_a_stage_says_of_a_cancelled_job_ends_it_and_nothing_else(stage: str, end: str, fleet: Fleet) -> None:
     bring_to(f"in {stage.partition('-')[0]}", fleet)
@@ -366,8 +371,8 @@ def test_what_a_stage_says_of_a_cancelled_job_ends_it_and_nothing_else(stage: st
         case "fault":
             fleet.fault(stage)
             fleet.obey(stage)
-        case "lost" | "lost at work":
-            fleet.kill(stage, 1 if end == "lost at work" else 0)
+        case "lost":
+            fleet.kill(stage)
     assert fleet.all_free()
     assert len(fleet.heard("a")) == heard
     assert fleet.ends("a") == ["cancelled"]
@@ -422,16 +427,18 @@ def test_the_jobs_of_a_lost_stage_are_sent_again_from_the_input_they_had(stage: 
     before = list(process.held)
     assert len(before) == 2
     fleet.take(stage)
-    fleet.kill(stage, at_work=before[0].job)
+    fleet.kill(stage)
     assert process.held == []
     fleet.serve(stage)
-    assert [run.job for run in process.held] == [run.job for run in before]
-    for old, new in zip(before, process.held, strict=True):
+    for old in before:  # each has the stage to itself
+        [new] = process.held
+        assert new.job == old.job
         assert slots(new)[1:] == slots(old)[1:]
         assert new.output.index == old.output.index
         assert fleet.arena.state(new.output.index) is SlotState.WRITING
         with pytest.raises(StaleSlot):
             process.view.write(old.output)
+        fleet.work(stage)
     fleet.settle()
     expected = [picture("a", DRAW + index) for index in range(images)]
     assert (fleet.pictures("a"), fleet.ends("a")) == (expected, ["done"])
@@ -445,7 +452,7 @@ def test_a_replayed_job_finds_its_checkpoint(fleet: Fleet) -> None:
     fleet.take(UNET)
     fleet.step(UNET)
     fleet.step(UNET)
-    fleet.kill(UNET, at_work=1)
+    fleet.kill(UNET)
     fleet.serve(UNET)
     assert fleet.steps_done(UNET) == 2
     fleet.settle()
@@ -454,17 +461,20 @@ def test_a_replayed_job_finds_its_checkpoint(fleet: Fleet) -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_prompt_that_kills_its_stage_twice_fails_alone(stage: str, fleet: Fleet) -> None:
+def test_a_prompt_that_kills_its_stage_twice_while_alone_there_fails_alone(stage: str, fleet: Fleet) -> None:
     bring_to(f"in {stage.partition('-')[0]}", fleet, "deadly")
     bring_to(f"in {stage.partition('-')[0]}", fleet, "neighbour")
     fleet.submit("later", "later")
-    for deaths in (1, 2):
-        assert fleet.jobs(stage)[0] == 1
-        fleet.take(stage)
-        fleet.kill(stage, at_work=1)
-        assert fleet.ends("deadly") == ["stage_lost"] * (deaths - 1)
+    assert fleet.jobs(stage) == [1, 2]
+    for alone in (0, 1, 2):
+        assert fleet.ends("deadly") == []
+        fleet.take(stage, 1)
+        if not alone:
+            fleet.take(stage, 2)
+        fleet.kill(stage)
         fleet.serve(stage)
-    assert 1 not in fleet.jobs(stage)
+        assert fleet.jobs(stage) == [1 if alone < 2 else 2]
+    assert fleet.ends("deadly") == ["stage_lost"]
     fleet.settle()
     assert fleet.ends("deadly") == ["stage_lost"]
     assert [fleet.pictures(id) for id in ("deadly", "neighbour", "later")] == [
@@ -475,21 +485,97 @@ def test_a_prompt_that_kills_its_stage_twice_fails_alone(stage: str, fleet: Flee
     assert fleet.all_free()
 
 
-def test_a_job_that_was_not_at_work_is_never_blamed(fleet: Fleet) -> None:
+def test_a_prompt_that_has_its_stage_to_itself_from_the_start_fails_after_two_deaths(fleet: Fleet) -> None:
     bring_to("in unet", fleet)
-    for _ in range(10):
+    for _ in range(2):
+        assert fleet.ends("a") == []
+        fleet.take(UNET)
+        fleet.kill(UNET)
+        fleet.serve(UNET)
+    assert fleet.ends("a") == ["stage_lost"]
+    assert fleet.all_free()
+
+
+def test_a_step_further_a_death_is_the_first_one_again(fleet: Fleet) -> None:
+    fleet.submit("a", steps=30)
+    fleet.work(TEXT)
+    for _ in range(20):
+        fleet.take(UNET)
+        fleet.step(UNET)
         fleet.kill(UNET)
         fleet.serve(UNET)
     fleet.settle()
-    assert fleet.pictures("a") == [picture("a")]
+    assert fleet.pictures("a") == [picture("a cat", steps=30)]
 
 
-def test_a_prompt_with_two_images_in_the_dying_stage_fails_once(fleet: Fleet) -> None:
+def test_a_step_that_was_saved_counts_although_its_news_died_with_the_stage(fleet: Fleet) -> None:
+    fleet.submit("a", steps=30)
+    fleet.work(TEXT)
+    for step in range(1, 20):
+        fleet.take(UNET)
+        run = fleet.processes[UNET].held[0]
+        shape = CARD.latent_shape(*CARD.native)
+        checkpoint = Checkpoint(fleet.processes[UNET].view.write(run.output), run.job, shape)
+        checkpoint.save(step, np.zeros(shape, np.float32), np.zeros((0, *shape), np.float32))
+        fleet.kill(UNET)
+        fleet.serve(UNET)
+    fleet.settle()
+    assert fleet.pictures("a") == [picture("a cat", steps=30)]
+
+
+def test_deaths_before_the_job_was_taken_up_count_but_little(fleet: Fleet) -> None:
+    bring_to("in unet", fleet)
+    for _ in range(MAX_UNSEEN_DEATHS - 1):
+        fleet.kill(UNET)
+        fleet.serve(UNET)
+        assert fleet.ends("a") == []
+    fleet.kill(UNET)
+    assert fleet.ends("a") == ["stage_lost"], "a prompt that kills a stage as it arrives would do so for ever"
+
+
+def test_a_suspect_is_alone_until_it_has_come_a_step_further(fleet: Fleet) -> None:
+    for id in "abc":
+        fleet.submit(id, id)
+        fleet.work(TEXT)
+    assert fleet.jobs(UNET) == [1, 2]
+    fleet.kill(UNET)
+    fleet.serve(UNET)
+    for suspect in (1, 2):
+        assert fleet.jobs(UNET) == [suspect]
+        fleet.take(UNET)
+        assert fleet.jobs(UNET) == [suspect]
+        fleet.work(UNET)
+    assert fleet.jobs(UNET) == [3]
+    fleet.submit("d", "d")
+    fleet.work(TEXT)
+    assert fleet.jobs(UNET) == [3, 4], "nobody is suspected any more"
+    fleet.settle()
+    assert fleet.all_free()
+
+
+def test_a_suspect_s_first_step_lets_others_in(fleet: Fleet) -> None:
+    for id in "ab":
+        fleet.submit(id, id)
+        fleet.work(TEXT)
+    fleet.kill(UNET)
+    fleet.serve(UNET)
+    fleet.take(UNET)
+    assert fleet.jobs(UNET) == [1]
+    fleet.step(UNET)
+    assert fleet.jobs(UNET) == [1], "the other is a suspect, too, and has to wait for a stage to itself"
+    fleet.submit("c", "c")
+    fleet.work(TEXT)
+    assert fleet.jobs(UNET) == [1], "who waits longer goes first"
+    fleet.work(UNET)
+    assert fleet.jobs(UNET) == [2]
+
+
+def test_two_images_of_one_prompt_that_kill_their_stage_fail_it_once(fleet: Fleet) -> None:
     bring_to("in unet", fleet, n=2)
     fleet.submit("b", "b")
-    for _ in range(2):
+    for _ in range(3):
         fleet.take(UNET)
-        fleet.kill(UNET, at_work=2)
+        fleet.kill(UNET)
         fleet.serve(UNET)
     assert fleet.ends("a") == ["stage_lost"]
     assert not {1, 2} & {*fleet.jobs(TEXT), *fleet.jobs(UNET)}
@@ -536,7 +622,7 @@ def test_a_fault_costs_its_prompt_alone(stage: str, code: str, fleet: Fleet) -> 
     assert fleet.all_free()
 
 
-def test_a_torn_picture_is_made_again_once(fleet: Fleet) -> None:
+def test_a_torn_picture_is_made_again(fleet: Fleet) -> None:
     bring_to("in vae", fleet)
     fleet.take(VAE)
     assert fleet.put(VAE, torn=True) == []
@@ -544,7 +630,8 @@ def test_a_torn_picture_is_made_again_once(fleet: Fleet) -> None:
     assert fleet.pictures("a") == [picture("a")]
     assert [len(fleet.processes[stage].runs) for stage in STAGES] == [1, 1, 2]
     bring_to("in vae", fleet, "b")
-    for _ in range(2):
+    for _ in range(MAX_SPOILED):
+        assert fleet.ends("b") == []
         fleet.take(VAE)
         fleet.put(VAE, torn=True)
     assert (fleet.ends("b"), fleet.pictures("b")) == (["torn_slot"], [])
@@ -563,14 +650,15 @@ def test_a_picture_that_was_never_sealed_does_not_end_the_hub(fleet: Fleet) -> N
 
 @pytest.mark.parametrize("code", ["torn_slot", "stale_slot"])
 @pytest.mark.parametrize("stage", [UNET, VAE])
-def test_a_job_whose_input_is_spoiled_is_made_again_once(stage: str, code: str, fleet: Fleet) -> None:
+def test_a_job_whose_input_is_spoiled_is_made_again_from_its_prompt(stage: str, code: str, fleet: Fleet) -> None:
     bring_to(f"in {stage.partition('-')[0]}", fleet, trace=True)
     assert fleet.fault(stage, code=code) == []
     fleet.settle()
     assert (fleet.pictures("a"), fleet.ends("a")) == ([picture("a")], ["done"])
     assert len(fleet.processes[TEXT].runs) == 2
     bring_to(f"in {stage.partition('-')[0]}", fleet, "b")
-    for _ in range(2):
+    for _ in range(MAX_SPOILED):
+        assert fleet.ends("b") == []
         while not fleet.jobs(stage):
             fleet.work(TEXT if fleet.jobs(TEXT) else UNET)
         fleet.fault(stage, code=code)
@@ -596,7 +684,7 @@ def test_what_is_abandoned_is_told_so(fleet: Fleet) -> None:
         fleet.submit(str(number))
     for stage in (TEXT, TEXT, UNET):
         fleet.work(stage)
-    answers = fleet.router.abandon(fleet.now_ns)
+    answers = fleet.router.abandon(ShuttingDown("it stops"), fleet.now_ns)
     failed = [action.message for action in answers if isinstance(action.message, wire.Failed)]
     assert [(message.id, message.code) for message in failed] == [
         (str(number), "shutting_down") for number in range(10)

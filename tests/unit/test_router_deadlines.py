@@ -30,7 +30,9 @@ class Onlooker(Fleet):
             super()._receive(stage, run)
 
     def sketched(self, job: int, step: int) -> list[wire.HubMessage]:
-        return self._perform(self.router.sketched(pipes.Sketched(job, step, f"{job}@{step}".encode())))
+        return self._perform(
+            self.router.previewed(VAE, pipes.Sketched(job, step, f"{job}@{step}".encode()), self.tick())
+        )
 
     def remind(self) -> list[wire.HubMessage]:
         return self._perform(self.router.remind(self.tick()))
@@ -282,6 +284,7 @@ def test_a_decoder_draws_every_so_many_steps_but_not_after_the_last(
         fleet.step(UNET)
         if len(fleet.sketches) > before:
             asked.append(step)
+            fleet.sketched(run.job, step)
     assert asked == steps
     assert fleet.sketches == [(VAE, pipes.Sketch(run.job, run.output, (4, 8, 8)))] * len(steps)
     fleet.settle()
@@ -310,6 +313,66 @@ def test_the_last_step_is_for_the_picture_to_show(fleet: Onlooker) -> None:
     fleet.settle()
     assert fleet.sketched(job, 5) == []
     assert fleet.ends("a") == ["done"]
+
+
+def test_a_decoder_that_is_busy_is_asked_for_one_preview_of_a_job_at_a_time(fleet: Onlooker) -> None:
+    to_unet(fleet, 1)
+    job = fleet.jobs(UNET)[0]
+    for _ in range(3):
+        fleet.step(UNET)
+    assert len(fleet.sketches) == 1
+    fleet.sketched(job, 3)
+    fleet.step(UNET)
+    assert len(fleet.sketches) == 2
+
+
+def test_a_job_whose_previews_kill_decoders_gets_no_more_of_them_and_nobody_else_is_blamed(fleet: Onlooker) -> None:
+    fleet.submit("other", "other")
+    for stage in (TEXT, UNET):
+        fleet.work(stage)
+    to_unet(fleet, 1, steps=9)
+    fleet.take(VAE)
+    fleet.step(UNET)
+    fleet.kill(VAE)
+    fleet.serve(VAE)
+    assert len(fleet.jobs(VAE)) == 1
+    fleet.step(UNET)
+    assert len(fleet.sketches) == 1, "the decoder has its suspect to itself"
+    fleet.kill(VAE)
+    fleet.serve(VAE)
+    assert fleet.ends("other") == [], "the first of the two deaths may have been the preview's"
+    fleet.work(VAE)
+    fleet.step(UNET)
+    assert len(fleet.sketches) == 2
+    fleet.kill(VAE)
+    fleet.serve(VAE)
+    fleet.step(UNET)
+    assert len(fleet.sketches) == 2
+    fleet.settle()
+    assert fleet.ends("other") == fleet.ends("a") == ["done"]
+    assert fleet.all_free()
+
+
+def test_a_suspect_waits_for_the_preview_that_a_decoder_draws() -> None:
+    fleet = Onlooker(Config(stage=(StageConfig(kind="vae", replicas=2),)))
+    for id in "ab":
+        fleet.submit(id, id)
+        for stage in (TEXT, UNET):
+            fleet.work(stage)
+    assert (fleet.jobs("vae-0"), fleet.jobs("vae-1")) == ([1], [2])
+    fleet.work("vae-0")
+    fleet.submit("c", "c", preview_every=1)
+    fleet.work(TEXT)
+    fleet.take(UNET)
+    fleet.step(UNET)
+    assert [stage for stage, _ in fleet.sketches] == ["vae-0"]
+    fleet.kill("vae-1")
+    assert fleet.jobs("vae-0") == []
+    fleet.sketched(3, 1)
+    assert fleet.jobs("vae-0") == [2]
+    fleet.settle()
+    assert fleet.all_free()
+    fleet.close()
 
 
 def test_previews_are_those_of_their_image(fleet: Onlooker) -> None:

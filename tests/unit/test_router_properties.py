@@ -121,9 +121,8 @@ class RouterMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def kill(self, data: st.DataObject) -> None:
         stage = self.choose(data, list(self.fleet.processes))
-        at_work = data.draw(st.sampled_from([0, *self.fleet.processes[stage].began_ns]))
         late = [pipes.Dropped(run.job) for run in self.fleet.processes[stage].held]
-        self.fleet.kill(stage, at_work)
+        self.fleet.kill(stage)
         for report in late:
             assert self.fleet.router.report(stage, report, self.fleet.now_ns) == []
 

@@ -1,0 +1,91 @@
+"""Connections to a listening ZeroMQ socket: counted, and ended where they are too many or from a stranger.
+
+libzmq accepts whoever comes until the process has no descriptor left, and then tries again without a pause; whoever
+opens enough connections thus keeps the process from opening anything, and one core busy. libzmq tells of every
+connection that it has accepted, by descriptor, and takes it in good part when such a descriptor is shut down: it
+reads the end of the stream, and closes it as if the other end had.
+"""
+
+import socket as system
+import struct
+from collections.abc import Callable
+from contextlib import suppress
+
+import zmq
+from zmq.utils.monitor import parse_monitor_message
+
+_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
+
+
+class Connections:
+    """The connections that a bound socket has accepted; those beyond `limit`, or not `welcome`, are ended at once."""
+
+    def __init__(
+        self, socket: zmq.Socket[bytes], limit: int, welcome: Callable[[system.socket], bool] = lambda peer: True
+    ) -> None:
+        """`welcome` is shown each connection as it is accepted. To be made after the socket is bound."""
+        self.limit = limit
+        self.refused = 0
+        """Connections ended so far."""
+        self._listener = socket
+        self._address = socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
+        self._welcome = welcome
+        self._open: set[int] = set()
+        self.monitor: zmq.Socket[bytes] = socket.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
+        """Readable when there is something for `attend`."""
+
+    def __len__(self) -> int:
+        """How many are open, as far as has been told."""
+        return len(self._open)
+
+    def attend(self) -> None:
+        """Take in what libzmq has told since the last call."""
+        while True:
+            try:
+                event = parse_monitor_message(self.monitor.recv_multipart(zmq.NOBLOCK))
+            except zmq.Again:
+                return
+            descriptor = int(event["value"])
+            if event["event"] == zmq.EVENT_DISCONNECTED:
+                self._open.discard(descriptor)
+            else:
+                self._open.add(descriptor)
+                self._look_at(descriptor)
+
+    def close(self) -> None:
+        """Stop listening to what libzmq tells; before the socket itself is closed."""
+        self._listener.disable_monitor()
+
+    def _look_at(self, descriptor: int) -> None:
+        """End the connection if it is not wanted. The descriptor may have been closed meanwhile, and be another's."""
+        try:
+            peer = system.socket(fileno=descriptor)
+        except OSError:
+            return
+        try:
+            # Whatever else has a socket in this process, it does not have it at this address.
+            if _address_of(peer) == self._address and not (len(self._open) <= self.limit and self._welcome(peer)):
+                self.refused += 1
+                with suppress(OSError):
+                    peer.shutdown(system.SHUT_RDWR)
+        finally:
+            peer.detach()
+
+
+def peer_pid(peer: system.socket) -> int:
+    """The process at the other end of a unix socket, as the kernel knows it."""
+    pid, _uid, _gid = _CREDENTIALS.unpack(peer.getsockopt(system.SOL_SOCKET, system.SO_PEERCRED, _CREDENTIALS.size))
+    return int(pid)
+
+
+def _address_of(peer: system.socket) -> str:
+    """The address of our end, as ZeroMQ writes it."""
+    try:
+        name = peer.getsockname()
+    except OSError:
+        return ""
+    if peer.family == system.AF_UNIX:
+        path = name.decode(errors="surrogateescape") if isinstance(name, bytes) else name
+        return f"ipc://{'@' + path[1:] if path.startswith(chr(0)) else path}"
+    host, port = name[:2]
+    return f"tcp://[{host}]:{port}" if peer.family == system.AF_INET6 else f"tcp://{host}:{port}"
