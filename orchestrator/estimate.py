@@ -38,6 +38,8 @@ class Estimate:
         """`costs` are what an estimate of the same model on the same cores had learned before."""
         self._curves: dict[Kind, dict[int, float]] = {}
         self._seen: Counter[tuple[Kind, int]] = Counter()
+        self._work: dict[tuple[Kind, int, int], float] = {}
+        """What `of` has answered since the last measurement: thousands of jobs that wait differ in little."""
         for cost in costs:
             self._curves.setdefault(cost.kind, {})[cost.pixels] = cost.seconds
             self._seen[cost.kind, cost.pixels] = 1
@@ -56,6 +58,7 @@ class Estimate:
 
     def learn(self, kind: Kind, nanoseconds: int, pixels: int = 0, rows: int = 1) -> None:
         """Take one measurement in: of `rows` rows, for pictures of `pixels` pixels."""
+        self._work.clear()
         seconds = nanoseconds / rows / 1e9
         curve = self._curves.setdefault(kind, {})
         known = curve.get(pixels, seconds)
@@ -64,6 +67,13 @@ class Estimate:
 
     def of(self, kind: Kind, rows: int, pixels: int = 0) -> float:
         """Seconds of work that a job has left which is at (or waits for) a stage of `kind`, U-Net rows left."""
+        asked = (kind, rows, pixels)
+        found = self._work.get(asked)
+        if found is None:
+            found = self._work[asked] = self._sum(kind, rows, pixels)
+        return found
+
+    def _sum(self, kind: Kind, rows: int, pixels: int) -> float:
         left = self.cost("vae", pixels)
         if kind != "vae":
             left += self.cost("unet", pixels) * rows

@@ -49,8 +49,7 @@ class Forecast:
 
     def left(self, job: Job) -> float:
         """Seconds of work the job has left."""
-        rows = job.evaluations_left * self._card.rows(job.request.guidance_scale)
-        return self.estimate.of(job.kind, rows, job.request.pixels)
+        return self.estimate.of(job.kind, job.rows_left, job.request.pixels)
 
     def rank(self, job: Job, now_ns: int) -> tuple[Key, float]:
         """Where the job stands in the order, and the seconds of work it has left.

@@ -35,6 +35,8 @@ class Job:
     request: Request
     evaluations: int
     """Of the U-Net, in all."""
+    rows: int
+    """Batch rows of each of them."""
     submitted_ns: int
     claim: Claim
     kind: Kind = "text"
@@ -77,9 +79,9 @@ class Job:
         return self.kind == "text" and self.stage is None
 
     @property
-    def evaluations_left(self) -> int:
-        """U-Net evaluations to come; the U-Net itself says how many there are, once it has begun."""
-        return self.steps - self.step if self.kind == "unet" and self.step else self.evaluations
+    def rows_left(self) -> int:
+        """Rows of U-Net forwards to come; the U-Net itself says how many evaluations there are, once it has begun."""
+        return self.rows * (self.steps - self.step if self.kind == "unet" and self.step else self.evaluations)
 
 
 @dataclass(eq=False)

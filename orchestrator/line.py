@@ -104,11 +104,13 @@ class Line:
         return [self._jobs[index] for index in late]
 
     def _sort(self, now_ns: int) -> None:
-        ranked = sorted(((*self._rank(job, now_ns), job) for job in self._jobs), key=lambda entry: entry[0])
-        self._jobs = [job for _, _, job in ranked]
+        ranked = sorted([(*self._rank(job, now_ns), job) for job in self._jobs])  # no two ranks are equal
         self._ranks = [rank for rank, _, _ in ranked]
+        self._jobs = [job for _, _, job in ranked]
         self._rank_of = {job.number: rank for rank, _, job in ranked}
-        self._figures = np.array([_figures(job, left) for _, left, job in ranked]).reshape(-1, 3).T
+        deadlines = [np.inf if job.claim.deadline is None else job.claim.deadline for job in self._jobs]
+        priorities = [job.claim.priority for job in self._jobs]
+        self._figures = np.array([[left for _, left, _ in ranked], deadlines, priorities], np.float64)
         self._ranked_ns = now_ns
 
 

@@ -160,8 +160,8 @@ class Router:
         )
         for index, request in enumerate(requests):
             self._count += 1
-            evaluations = request.evaluations(self._plan.card)
-            job = self._jobs[self._count] = Job(self._count, prompt, index, request, evaluations, now_ns, claim)
+            evaluations, rows = request.evaluations(self._plan.card), self._plan.card.rows(request.guidance_scale)
+            job = self._jobs[self._count] = Job(self._count, prompt, index, request, evaluations, rows, now_ns, claim)
             prompt.jobs.add(job.number)
             self._queue.add(job, now_ns)
         self._heard_of(prompt, now_ns)
@@ -368,8 +368,7 @@ class Router:
 
     def _stepped(self, job: Job, stepped: pipes.Stepped, now_ns: int) -> None:
         job.suspect = False
-        rows = self._plan.card.rows(job.request.guidance_scale)
-        self.forecast.learn("unet", stepped.cost_ns, now_ns, len(self._jobs), job.request.pixels, rows)
+        self.forecast.learn("unet", stepped.cost_ns, now_ns, len(self._jobs), job.request.pixels, job.rows)
         if job.prompt.trace:
             self._slice(job, "step", stepped.began_ns, stepped.ended_ns, stepped.step)
         self._progress(job, stepped.step, stepped.steps, now_ns)

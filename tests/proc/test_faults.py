@@ -96,7 +96,8 @@ def test_a_prompt_that_kills_its_stage_fails_alone() -> None:
         assert list(failed) == ["poison"]
         assert failed["poison"].code == "stage_lost"
         assert len(outcome.images) == 8
-        assert next(s for s in client.status().stages if s.kind == "unet").restarts == 2
+        # Once, perhaps, with a neighbour that had been sent to the same process; then alone, twice.
+        assert 2 <= next(s for s in client.status().stages if s.kind == "unet").restarts <= 3
 
 
 def test_an_error_costs_one_job_and_not_the_stage() -> None:

@@ -12,6 +12,7 @@ from orchestrator.line import Pending
 from orchestrator.request import Request, resolve
 from stages.core import wire
 from stages.core.errors import DeadlineInfeasible
+from stages.core.model import ModelCard
 from stages.core.order import DOUBT, ORDERS, Claim, Order
 from stages.core.wire import KINDS
 from tests.unit.cards import CARD, DISTILLED
@@ -41,7 +42,8 @@ def own(steps: int) -> float:
 class Jobs:
     """Jobs as the router makes them."""
 
-    def __init__(self) -> None:
+    def __init__(self, card: ModelCard = CARD) -> None:
+        self.card = card
         self.all: list[Job] = []
 
     def prompt(
@@ -60,7 +62,9 @@ class Jobs:
         claim = Claim(submitted / 1e9, priority, None if deadline is None else NOW / 1e9 + deadline)
         made = []
         for index, request in enumerate(requests(steps, n, guidance_scale)):
-            made.append(Job(len(self.all) + 1, prompt, index, request, request.evaluations(CARD), submitted, claim))
+            evaluations, rows = request.evaluations(self.card), self.card.rows(guidance_scale)
+            number = len(self.all) + 1
+            made.append(Job(number, prompt, index, request, evaluations, rows, submitted, claim))
             self.all.append(made[-1])
         return made
 
@@ -109,7 +113,7 @@ def test_rows_count(jobs: Jobs) -> None:
     assert forecast().left(jobs.one(4, guidance_scale=1.0)) == pytest.approx(1 + 20 + 3)
     distilled = Forecast(DISTILLED, "arrival")
     distilled.estimate = forecast().estimate
-    assert distilled.left(jobs.one(4, guidance_scale=7.5)) == pytest.approx(1 + 20 + 3)
+    assert distilled.left(Jobs(DISTILLED).one(4, guidance_scale=7.5)) == pytest.approx(1 + 20 + 3)
 
 
 # When it will be done.

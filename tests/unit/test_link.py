@@ -36,7 +36,7 @@ def context() -> Iterator[Context]:
 
 @pytest.fixture
 def stage_hub(context: Context) -> Iterator[StageHub]:
-    hub = StageHub(context)
+    hub = StageHub(context, 4)
     yield hub
     hub.close()
 
@@ -242,7 +242,7 @@ def test_a_stage_tells_its_news_before_it_waits(stage_hub: StageHub) -> None:
 
 def test_the_pipe_to_the_stages_has_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, context: Context) -> None:
     monkeypatch.chdir(tmp_path)
-    hub = StageHub(context)
+    hub = StageHub(context, 4)
     assert hub.address.startswith("ipc://@triptych-")
     assert f" {hub.address.removeprefix('ipc://')}\n" in Path("/proc/net/unix").read_text()
     hub.close()
