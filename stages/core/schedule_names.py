@@ -40,3 +40,16 @@ def own_schedule(config: Mapping[str, object]) -> str | None:
     if name == "dpmpp_2m" and config.get("algorithm_type") == "sde-dpmsolver++":
         return "dpmpp_2m_sde"
     return name
+
+
+def evaluations(schedule: str, steps: int) -> int:
+    """U-Net evaluations that the schedule of this name makes in `steps` steps, which may be more than one a step.
+
+    It is the name that decides, whatever the model's scheduler_config.json says. A name that is not among
+    `SCHEDULE_NAMES` counts one a step: it is refused where it would be used.
+    """
+    if schedule == "heun" or schedule.startswith("heun_"):
+        return 2 * steps - 1  # both ends of every step, but for the last one, which ends without noise
+    if schedule == "pndm":
+        return steps + 1 if steps > 1 else steps  # both ends of the first step, if there is a second one
+    return steps
