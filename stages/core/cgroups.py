@@ -31,10 +31,10 @@ def around(controller: str, root: Path = Path("/")) -> list[Path]:
     for name in ("", controller):  # version 2 has one hierarchy for all controllers, without a name
         known = list(_mounts(mounts, name)) if name in own else []
         for top, at in known:
-            if own[name].is_relative_to(top):
+            if own[name].is_relative_to(top) and ".." not in own[name].parts:
                 found += _upwards(root / at.relative_to("/"), own[name].relative_to(top))
                 break
-        else:  # it is in none of them, as from another namespace; what it is in may still be within what is mounted
+        else:  # it is in none of them, but in another namespace; what it is in may still be within what is mounted
             found += [root / at.relative_to("/") for _, at in known[:1]]
     return found
 

@@ -65,7 +65,7 @@ def memory(folder: str, limit: int, used: int, cache: int = 0) -> dict[str, str]
         pytest.param(
             "0::/pods/x/y",
             V2.replace(" / ", " /pods/x ", 1),
-            {"y/cpu.max": "max 100000", "cpu.max": "50000 100000"},
+            {"y/cpu.max": "50000 100000", "cpu.max": "max 100000"},
             0.5,
             id="mount with a root of its own",
         ),
