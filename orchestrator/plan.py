@@ -56,8 +56,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     stages: tuple[StageSpec, ...]
     pools: tuple[PoolSpec, ...]
     sizes: tuple[tuple[int, int], ...]
-    depths: dict[Kind, int]
-    """Jobs one process of a kind may hold: those it works on and one more, so that it never waits for a hop."""
+
+    @property
+    def depths(self) -> dict[Kind, int]:
+        """The depth of the processes of a kind, which is the same for all of them."""
+        return {spec.kind: spec.depth for spec in self.stages}
 
     @property
     def arena_bytes(self) -> int:
@@ -79,9 +82,7 @@ def plan(config: Config, card: ModelCard, machine: Machine) -> Plan:
         if width % card.downscale or height % card.downscale:
             raise ConfigError(f"model.sizes: {width}x{height} is no multiple of {card.downscale} pixels each way")
     by_kind = {stage.kind: stage for stage in stages}
-    rows_per_job = 1 if card.guidance_embed_dim else 2
-    at_work = by_kind["unet"].streams * (by_kind["unet"].max_rows // rows_per_job)
-    depths: dict[Kind, int] = {"text": 2, "unet": at_work + 1, "vae": 2}
+    depths = {stage.kind: _at_work(stage, card) + 1 for stage in stages}
     most = depths | {"unet": depths["unet"] + OVERTAKERS}
     pools = _pools(config, card, sizes, {kind: most[kind] * by_kind[kind].replicas for kind in KINDS})
     specs: list[StageSpec] = []
@@ -103,6 +104,7 @@ def plan(config: Config, card: ModelCard, machine: Machine) -> Plan:
                     bind_threads=alone or share == "turns",
                     streams=stage.streams if stage.kind == "unet" else 1,
                     max_rows=stage.max_rows,
+                    depth=depths[stage.kind],
                     shapes_bytes=(stage.shapes_mb << 20) or machine.memory_available // 4 // stage.replicas,
                     order=config.pipeline.order,
                     precision=config.model.precision,
@@ -120,7 +122,6 @@ def plan(config: Config, card: ModelCard, machine: Machine) -> Plan:
         stages=tuple(specs),
         pools=pools,
         sizes=sizes,
-        depths=depths,
     )
 
 
@@ -196,6 +197,13 @@ def _threads(stage: StageConfig, own: frozenset[int], machine: Machine) -> int:
         )
     granted = len(own) if math.isinf(machine.quota) else max(1, math.floor(machine.quota))
     return stage.threads or min(len(own), granted)
+
+
+def _at_work(stage: StageConfig, card: ModelCard) -> int:
+    """Jobs that one process works on at once, of pictures with the model's own guidance scale."""
+    if stage.kind != "unet":
+        return 1
+    return stage.streams * (stage.max_rows // card.rows(card.guidance_scale))
 
 
 def _pools(

@@ -15,6 +15,9 @@ from stages.core.model import TOKENS
 from stages.core.wire import KINDS
 from tests.unit.cards import CARD, DISTILLED, machine
 
+UNGUIDED = msgspec.structs.replace(CARD, guidance_scale=0.0)
+"""As turbo models are: not told the guidance scale, and of one row an image where nothing else is asked for."""
+
 
 def configure(share: str = "auto", model: ModelConfig | None = None, **stages: Any) -> Config:
     return Config(
@@ -202,11 +205,13 @@ def test_a_size_that_is_no_whole_number_of_latents_is_refused(size: str) -> None
         (DISTILLED, 2, 1, 3),
         (DISTILLED, 8, 1, 9),
         (DISTILLED, 2, 3, 7),
+        (UNGUIDED, 8, 1, 9),
     ],
 )
 def test_a_unet_holds_the_jobs_of_its_forwards_and_one_more(card: Any, max_rows: int, streams: int, depth: int) -> None:
     found = plan(configure(unet={"max_rows": max_rows, "streams": streams}), card, machine(4))
     assert found.depths == {"text": 2, "unet": depth, "vae": 2}
+    assert [stage.depth for stage in found.stages] == [2, depth, 2]
 
 
 CONFIGS = st.builds(
