@@ -78,9 +78,8 @@ def plan(config: Config, card: ModelCard, machine: Machine) -> Plan:
     elif share == "auto":
         share = SHARED
     sizes = tuple(parse_size(size, "model.sizes") for size in config.model.sizes) or (card.native,)
-    for width, height in sizes:
-        if width % card.downscale or height % card.downscale:
-            raise ConfigError(f"model.sizes: {width}x{height} is no multiple of {card.downscale} pixels each way")
+    for size in sizes:
+        _check_size(size, card.size_step)
     by_kind = {stage.kind: stage for stage in stages}
     depths = {stage.kind: _at_work(stage, card) + 1 for stage in stages}
     most = depths | {"unet": depths["unet"] + OVERTAKERS}
@@ -123,6 +122,17 @@ def plan(config: Config, card: ModelCard, machine: Machine) -> Plan:
         pools=pools,
         sizes=sizes,
     )
+
+
+def _check_size(size: tuple[int, int], step: int) -> None:
+    """Refuse a size that the U-Net cannot take, with the nearest one that it can."""
+    if any(side % step for side in size):
+        # The half rounds up: a larger picture than was asked for can be cut.
+        width, height = (max(1, (side + step // 2) // step) * step for side in size)
+        raise ConfigError(
+            f"model.sizes: {size[0]}x{size[1]} is no multiple of {step} pixels each way, which this model needs; "
+            f"the nearest size is {width}x{height}"
+        )
 
 
 def _core_sets(config: Config, machine: Machine) -> dict[Kind, frozenset[int]]:
