@@ -61,7 +61,9 @@ def memory(folder: str, limit: int, used: int, cache: int = 0) -> dict[str, str]
         pytest.param("0::/a", V2, {"a/cpu.max": "x y"}, math.inf, id="unreadable"),
         pytest.param("0::/a", V2, {"a/cpu.max": ""}, math.inf, id="empty"),
         pytest.param("0::/a", V2, {"a/cpu.max": "1 0"}, math.inf, id="no period"),
-        pytest.param("0::/../../x", V2, {"cpu.max": "250000 100000"}, 2.5, id="another namespace"),
+        pytest.param(
+            "0::/../../x", V2, {"cpu.max": "250000 100000", "../../x/cpu.max": "1 1"}, 2.5, id="another namespace"
+        ),
         pytest.param(
             "0::/pods/x/y",
             V2.replace(" / ", " /pods/x ", 1),
