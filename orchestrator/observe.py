@@ -188,6 +188,7 @@ class Observer:
             cpu_s=round(used.cpu_s, 3),
             streams=spec.streams,
             max_rows=spec.max_rows,
+            depth=spec.depth,
             restarts=life.restarts,
             rss_bytes=rss,
             pss_bytes=pss,

@@ -56,8 +56,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     stages: tuple[StageSpec, ...]
     pools: tuple[PoolSpec, ...]
     sizes: tuple[tuple[int, int], ...]
-    depths: dict[Kind, int]
-    """Jobs one process of a kind may hold: those it works on and one more, so that it never waits for a hop."""
+
+    @property
+    def depths(self) -> dict[Kind, int]:
+        """The depth of the processes of a kind, which is the same for all of them."""
+        return {spec.kind: spec.depth for spec in self.stages}
 
     @property
     def arena_bytes(self) -> int:
@@ -75,13 +78,10 @@ def plan(config: Config, card: ModelCard, machine: Machine) -> Plan:
     elif share == "auto":
         share = SHARED
     sizes = tuple(parse_size(size, "model.sizes") for size in config.model.sizes) or (card.native,)
-    for width, height in sizes:
-        if width % card.downscale or height % card.downscale:
-            raise ConfigError(f"model.sizes: {width}x{height} is no multiple of {card.downscale} pixels each way")
+    for size in sizes:
+        _check_size(size, card.size_step)
     by_kind = {stage.kind: stage for stage in stages}
-    rows_per_job = 1 if card.guidance_embed_dim else 2
-    at_work = by_kind["unet"].streams * (by_kind["unet"].max_rows // rows_per_job)
-    depths: dict[Kind, int] = {"text": 2, "unet": at_work + 1, "vae": 2}
+    depths = {stage.kind: _at_work(stage, card) + 1 for stage in stages}
     most = depths | {"unet": depths["unet"] + OVERTAKERS}
     pools = _pools(config, card, sizes, {kind: most[kind] * by_kind[kind].replicas for kind in KINDS})
     specs: list[StageSpec] = []
@@ -103,6 +103,7 @@ def plan(config: Config, card: ModelCard, machine: Machine) -> Plan:
                     bind_threads=alone or share == "turns",
                     streams=stage.streams if stage.kind == "unet" else 1,
                     max_rows=stage.max_rows,
+                    depth=depths[stage.kind],
                     shapes_bytes=(stage.shapes_mb << 20) or machine.memory_available // 4 // stage.replicas,
                     order=config.pipeline.order,
                     precision=config.model.precision,
@@ -120,8 +121,18 @@ def plan(config: Config, card: ModelCard, machine: Machine) -> Plan:
         stages=tuple(specs),
         pools=pools,
         sizes=sizes,
-        depths=depths,
     )
+
+
+def _check_size(size: tuple[int, int], step: int) -> None:
+    """Refuse a size that the U-Net cannot take, with the nearest one that it can."""
+    if any(side % step for side in size):
+        # The half rounds up: a larger picture than was asked for can be cut.
+        width, height = (max(1, (side + step // 2) // step) * step for side in size)
+        raise ConfigError(
+            f"model.sizes: {size[0]}x{size[1]} is no multiple of {step} pixels each way, which this model needs; "
+            f"the nearest size is {width}x{height}"
+        )
 
 
 def _core_sets(config: Config, machine: Machine) -> dict[Kind, frozenset[int]]:
@@ -196,6 +207,13 @@ def _threads(stage: StageConfig, own: frozenset[int], machine: Machine) -> int:
         )
     granted = len(own) if math.isinf(machine.quota) else max(1, math.floor(machine.quota))
     return stage.threads or min(len(own), granted)
+
+
+def _at_work(stage: StageConfig, card: ModelCard) -> int:
+    """Jobs that one process works on at once, of pictures with the model's own guidance scale."""
+    if stage.kind != "unet":
+        return 1
+    return stage.streams * (stage.max_rows // card.rows(card.guidance_scale))
 
 
 def _pools(

@@ -2,6 +2,7 @@
 
 import importlib
 
+from stages import telemetry
 from stages.core.config import StageSpec
 from stages.core.errors import ConfigError
 from stages.stage import Stage
@@ -13,6 +14,7 @@ def implementation(spec: StageSpec) -> type[Stage]:
     module, _, attribute = spec.implementation.partition(":")
     if not all(word.isidentifier() for word in (*module.split("."), attribute)):
         raise ConfigError(f"{key}: {spec.implementation!r} is no name of a class; write it like package.module:Class")
+    telemetry.switch_off()  # this is where OpenVINO gets into a process of ours, be it with a stage that is not ours
     try:
         found = getattr(importlib.import_module(module), attribute, None)
     except ModuleNotFoundError as error:

@@ -1,0 +1,3 @@
+from stages import telemetry
+
+telemetry.switch_off()

@@ -122,8 +122,8 @@ def settle(how: How, status: wire.Status) -> How:
 
 
 def held(status: wire.Status) -> int:
-    """As many prompts as the stages hold: those they work on and one more each."""
-    return sum(stage.streams * stage.max_rows // 2 + 1 if stage.kind == "unet" else 2 for stage in status.stages)
+    """As many prompts as the stages may hold, of one image each."""
+    return sum(stage.depth for stage in status.stages)
 
 
 class _Counter:

@@ -175,6 +175,7 @@ def _config(args: argparse.Namespace, target: Remote | Private, task: Task, stat
                 "threads": stage.threads,
                 "streams": stage.streams,
                 "max_rows": stage.max_rows,
+                "depth": stage.depth,
                 "precision": stage.precision,
             }
             for stage in status.stages

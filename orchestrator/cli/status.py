@@ -19,7 +19,9 @@ from orchestrator.client import Client
 from stages.core import wire
 
 _EVERY_S = 1.0
-_WIDE = 120
+_WIDE = 130
+"""From here on there is room for every column."""
+
 _PIPE_COLUMNS = 160
 """Width of the table where there is no terminal to fit it into."""
 
@@ -69,7 +71,9 @@ def table(status: wire.Status, width: int) -> RenderableType:
         rows.add_column(name, no_wrap=True)
     if wide:
         rows.add_column("seen", no_wrap=True)
-    for name in ("threads" if wide else "thr", "job", "step", "busy", "restarts" if wide else "died"):
+    for name in ("threads", "depth") if wide else ("thr",):
+        rows.add_column(name, justify="right", no_wrap=True)
+    for name in ("job", "step", "busy", "restarts" if wide else "died"):
         rows.add_column(name, justify="right", no_wrap=True)
     for name in ("RSS", "PSS", "outside") if wide else ("PSS", "outside"):
         rows.add_column(name, justify="right", no_wrap=True)
@@ -90,6 +94,8 @@ def _cells(stage: wire.StageStatus, wide: bool) -> Iterator[Text]:
     else:
         yield Text(f"{stage.cores_asked}, not {stage.cores_seen}" if strayed else stage.cores_asked, style=strayed)
     yield Text(str(stage.threads))
+    if wide:
+        yield Text(str(stage.depth))
     yield Text((stage.job or "-")[:8])
     yield Text(f"{stage.step}/{stage.steps}" if stage.job else "-")
     yield Text(f"{round(100 * stage.busy_share)}%")

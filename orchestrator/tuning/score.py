@@ -28,8 +28,7 @@ def fill(plan: Plan) -> int:
 
     More would only wait, and make every latency longer.
     """
-    unets = sum(spec.kind == "unet" for spec in plan.stages)
-    return unets * (plan.depths["unet"] - 1) + 2
+    return sum(spec.depth - 1 for spec in plan.stages if spec.kind == "unet") + 2
 
 
 def steady(records: Sequence[Record], in_flight: int | None) -> Score:

@@ -138,6 +138,8 @@ class StageSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Bind each inference thread to one core: only where no other stage uses these cores."""
     streams: int
     max_rows: int
+    depth: int
+    """Jobs that this process may hold: those it works on and one more, so that it never waits for a hop."""
     shapes_bytes: int
     """What forwards compiled beside the first may take."""
     order: Order

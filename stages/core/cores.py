@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from stages.core import cgroups
 from stages.core.errors import ConfigError
 
 _RANGE = re.compile(r"(\d{1,18})(?:-(\d{1,18}))?", re.ASCII)
@@ -45,13 +46,25 @@ def allowed() -> frozenset[int]:
     return frozenset(os.sched_getaffinity(0))
 
 
-def quota(cgroup: Path = Path("/sys/fs/cgroup")) -> float:
-    """CPU seconds per second the cgroup grants (`cpu.max`), or infinity. OpenVINO does not look at it."""
+def quota(root: Path = Path("/")) -> float:
+    """CPU seconds per second that the control groups around this process grant, or infinity.
+
+    The smallest quota counts: `cpu.max`, or in version 1 `cpu.cfs_quota_us`. OpenVINO looks at none.
+    """
+    return min((_quota(group) for group in cgroups.around("cpu", root)), default=math.inf)
+
+
+def _quota(group: Path) -> float:
+    """What one group grants, as far as that can be read."""
     try:
-        limit, period = (cgroup / "cpu.max").read_text().split()
-        return math.inf if limit == "max" else int(limit) / int(period)
-    except (OSError, ValueError):
+        if (group / "cpu.max").exists():
+            limit, period = (group / "cpu.max").read_text().split()
+        else:
+            limit, period = ((group / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        granted = int(limit) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):  # no such controller, or no limit ("max")
         return math.inf
+    return granted if granted > 0 else math.inf  # -1 where version 1 has no limit
 
 
 def pin(cores: Iterable[int]) -> None:

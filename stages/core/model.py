@@ -13,6 +13,7 @@ from msgspec import UNSET, UnsetType
 
 from stages.core.embeds import Floats
 from stages.core.errors import ModelError
+from stages.core.size_step import size_step
 from stages.core.wire import UNREADABLE
 
 TOKENS = 77
@@ -40,6 +41,8 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     latent_channels: int
     downscale: int
     """Pixels per latent, each way."""
+    size_step: int
+    """Pixels of which the width and the height of a picture are multiples; one or more latents."""
     text_encoders: tuple[str, ...]
     """Folders of the text encoders; two for SDXL."""
     embed_dim: int
@@ -136,6 +139,7 @@ def read_card(folder: Path) -> ModelCard:
         family=PIPELINES[pipeline],
         latent_channels=unet.in_channels,
         downscale=downscale,
+        size_step=size_step(ir(folder, "unet"), len(unet.block_out_channels or unet.down_block_types), downscale),
         text_encoders=text_encoders,
         embed_dim=unet.cross_attention_dim,
         pooled_dim=_pooled_dim(folder) if unet.addition_embed_type == "text_time" else 0,
@@ -170,6 +174,9 @@ class _Index(msgspec.Struct, frozen=True):
     force_zeros_for_empty_prompt: bool = False
 
 
+_Blocks = Annotated[tuple[Any, ...], msgspec.Meta(max_length=8)]
+
+
 class _Unet(msgspec.Struct, frozen=True):
     """What is read of unet/config.json."""
 
@@ -179,6 +186,8 @@ class _Unet(msgspec.Struct, frozen=True):
     in_channels: _Size = 4
     addition_embed_type: str | None = None
     time_cond_proj_dim: _Size | None = None
+    block_out_channels: _Blocks = ()
+    down_block_types: _Blocks = ()
 
 
 class _Vae(msgspec.Struct, frozen=True):

@@ -8,7 +8,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.core import cgroups
 from stages.core.errors import StartFailed
+
+_MEMORY_FILES = (
+    ("memory.max", "memory.current", ("inactive_file", "active_file")),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file")),
+)
+"""Limit and use of a control group, and its cache in memory.stat: as version 2 calls them, then version 1."""
 
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
@@ -50,16 +57,18 @@ class Region:
 
 
 def available_memory(root: Path = Path("/")) -> int:
-    """Bytes that can be had now: MemAvailable, or less where the memory.max of a cgroup (v2) around us leaves less."""
+    """Bytes that can be had now: MemAvailable, or less where the memory limit of a control group around us leaves less.
+
+    That is `memory.max`, or in version 1 `memory.limit_in_bytes`.
+    """
     left = [int((root / "proc/meminfo").read_text().partition("MemAvailable:")[2].split()[0]) * 1024]
-    own = (root / "proc/self/cgroup").read_text().partition("0::/")[2].partition("\n")[0]
-    innermost = root / "sys/fs/cgroup" / own
-    for cgroup in (innermost, *innermost.parents):
-        try:
-            limit, used = (int((cgroup / name).read_text()) for name in ("memory.max", "memory.current"))
-            stat = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
-        except (OSError, ValueError):  # no cgroup with a memory controller, or no limit ("max")
-            continue
-        # File cache counts as used, but is given up when memory is asked for.
-        left.append(limit - used + int(stat["inactive_file"]) + int(stat["active_file"]))
+    for group in cgroups.around("memory", root):
+        for limit, used, cache in _MEMORY_FILES:
+            try:
+                granted, taken = (int((group / name).read_text()) for name in (limit, used))
+                stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+                # File cache counts as used, but is given up when memory is asked for.
+                left.append(granted - taken + sum(int(stat[name]) for name in cache))
+            except (OSError, ValueError, KeyError):  # no such controller, or no limit ("max")
+                continue
     return max(0, min(left))

@@ -254,6 +254,8 @@ class StageStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds that its cores were idle, in all, since the machine was started."""
     streams: int = 1
     max_rows: int = 2
+    depth: int = 2
+    """Jobs it may hold: those it works on and one more."""
     restarts: int
     rss_bytes: int
     pss_bytes: int

@@ -36,6 +36,7 @@ def spec(precision: str = "auto", model: Path | None = None) -> StageSpec:
         bind_threads=False,
         streams=1,
         max_rows=2,
+        depth=2,
         shapes_bytes=0,
         order="arrival",
         precision=precision,  # type: ignore[arg-type]

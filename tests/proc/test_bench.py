@@ -41,6 +41,15 @@ def triptych(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
 
 
+def test_left_alone_bench_has_as_many_prompts_out_as_the_stages_hold() -> None:
+    wide = (*STUBS, "stage.unet.streams=2", "stage.unet.max_rows=3")
+    ended = triptych("bench", *(f"--set={override}" for override in wide), "--jobs", "3", "--rounds", "1", "--json")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    found = json.loads(ended.stdout)
+    assert [stage["depth"] for stage in found["config"]["stages"]] == [2, 2 * (3 // 2) + 1, 2]
+    assert [level["arrivals"] for level in found["levels"]] == ["closed:7"]
+
+
 def test_bench_starts_plays_measures_and_stops(tmp_path: Path) -> None:
     (tmp_path / "mix.toml").write_text(MIX)
     plot = tmp_path / "bench.png"

@@ -16,6 +16,7 @@ CARD: ModelCard = msgspec.structs.replace(
     embed_dim=8,
     pooled_dim=0,
     zero_negative=False,
+    size_step=8,
     native=(64, 64),
     steps=3,
     guidance_scale=7.5,

@@ -437,6 +437,7 @@ def machine(at: Path, own: str, **cgroups: tuple[str, int, int]) -> Path:
     """The files of a machine with 8 MiB available; `cgroups` have (memory.max, memory.current, file cache)."""
     (at / "proc/self").mkdir(parents=True)
     (at / "proc/meminfo").write_text("MemTotal:  9000 kB\nMemAvailable:    8192 kB\nBuffers:  1 kB\n")
+    (at / "proc/self/mountinfo").write_text("1 0 0:1 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n")
     (at / "proc/self/cgroup").write_text(f"9:name=systemd:/x\n4:memory:/y\n0::/{own}\n")
     for name, (limit, used, cache) in cgroups.items():
         folder = at / "sys/fs/cgroup" / ("" if name == "root" else name.replace("_", "/"))

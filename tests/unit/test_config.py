@@ -367,6 +367,7 @@ def test_a_stage_spec_crosses_the_command_line() -> None:
         bind_threads=False,
         streams=2,
         max_rows=2,
+        depth=3,
         shapes_bytes=0,
         order="shortest",
         precision="bf16",

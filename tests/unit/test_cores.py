@@ -1,9 +1,7 @@
-import math
 import os
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -48,19 +46,6 @@ def test_any_text_is_a_cpu_list_or_a_config_error(text: str) -> None:
         return
     assert set(text) <= set("0123456789-, ")
     assert cores.parse(cores.render(found)) == found
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [("max 100000\n", math.inf), ("150000 100000\n", 1.5), ("50000 100000\n", 0.5), ("", math.inf), ("x y", math.inf)],
-)
-def test_the_quota_is_what_the_cgroup_grants(text: str, expected: float, tmp_path: Path) -> None:
-    (tmp_path / "cpu.max").write_text(text)
-    assert cores.quota(tmp_path) == expected
-
-
-def test_without_a_cgroup_there_is_no_quota(tmp_path: Path) -> None:
-    assert cores.quota(tmp_path / "absent") == math.inf
 
 
 PINNED = """

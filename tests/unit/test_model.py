@@ -97,6 +97,23 @@ def test_a_folder_need_not_say_everything(folder: Path) -> None:
     assert card.latent_shape(*card.native)[1:] == (64, 96)
 
 
+@pytest.mark.parametrize(
+    ("said", "blocks"),
+    [
+        ({"block_out_channels": [32, 64, 64, 64]}, 4),
+        ({"block_out_channels": [32, 64], "down_block_types": ["DownBlock2D"] * 4}, 2),
+        ({"down_block_types": ["DownBlock2D"] * 4, "block_out_channels": []}, 4),
+        ({"down_block_types": [], "block_out_channels": []}, 1),
+    ],
+)
+def test_sizes_are_multiples_of_what_the_blocks_of_the_unet_leave(
+    said: dict[str, object], blocks: int, folder: Path
+) -> None:
+    change(folder / "unet" / "config.json", **said)
+    card = read_card(folder)
+    assert card.size_step == card.downscale * 2 ** (blocks - 1)
+
+
 @pytest.mark.parametrize("pipeline", ["FluxPipeline", "StableDiffusion3Pipeline", None, ["x"]])
 def test_another_kind_of_model_is_refused_by_name(pipeline: object, folder: Path) -> None:
     change(folder / "model_index.json", _class_name=pipeline)
@@ -162,6 +179,7 @@ def test_a_missing_key_is_named(part: str, key: str, folder: Path) -> None:
         ),
         *(("unet/config.json", "cross_attention_dim", value) for value in ([1, 2], 1 << 70, None)),
         ("unet/config.json", "in_channels", None),
+        *(("unet/config.json", "block_out_channels", value) for value in (4, [1] * 1000)),
         ("unet/config.json", "time_cond_proj_dim", "256"),
         *(("vae_decoder/config.json", "block_out_channels", value) for value in (4, [], [1] * 1000)),
         ("vae_decoder/config.json", "scaling_factor", "0.2"),

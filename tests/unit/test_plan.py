@@ -15,6 +15,9 @@ from stages.core.model import TOKENS
 from stages.core.wire import KINDS
 from tests.unit.cards import CARD, DISTILLED, machine
 
+UNGUIDED = msgspec.structs.replace(CARD, guidance_scale=0.0)
+"""As turbo models are: not told the guidance scale, and of one row an image where nothing else is asked for."""
+
 
 def configure(share: str = "auto", model: ModelConfig | None = None, **stages: Any) -> Config:
     return Config(
@@ -185,11 +188,32 @@ def test_the_size_is_the_one_of_the_model_unless_others_are_named() -> None:
     assert plan(named, CARD, machine(2)).sizes == ((64, 128), (32, 32))
 
 
-@pytest.mark.parametrize("size", ["64x72", "72x64"])
-def test_a_size_that_is_no_whole_number_of_latents_is_refused(size: str) -> None:
-    coarse = msgspec.structs.replace(CARD, downscale=16)
-    with pytest.raises(ConfigError, match=f"model.sizes: {size} is no multiple of 16 pixels each way"):
+@pytest.mark.parametrize(
+    ("step", "size", "nearest"),
+    [
+        (16, "64x72", "64x80"),
+        (16, "72x64", "80x64"),
+        (32, "136x128", "128x128"),
+        (64, "128x544", "128x576"),
+        (64, "8x4088", "64x4096"),
+        (64, "1000x8", "1024x64"),
+    ],
+)
+def test_a_size_that_the_unet_cannot_take_is_refused_with_the_nearest(step: int, size: str, nearest: str) -> None:
+    coarse = msgspec.structs.replace(CARD, size_step=step)
+    with pytest.raises(ConfigError) as refused:
         plan(configure(model=ModelConfig(sizes=("64x64", size))), coarse, machine(2))
+    assert refused.value.message == (
+        f"model.sizes: {size} is no multiple of {step} pixels each way, which this model needs; "
+        f"the nearest size is {nearest}"
+    )
+    assert plan(configure(model=ModelConfig(sizes=(nearest,))), coarse, machine(2)).sizes
+
+
+def test_a_model_s_own_size_that_its_unet_cannot_take_is_refused_too() -> None:
+    odd = msgspec.structs.replace(CARD, size_step=32, native=(72, 64))
+    with pytest.raises(ConfigError, match="the nearest size is 64x64"):
+        plan(Config(), odd, machine(2))
 
 
 @pytest.mark.parametrize(
@@ -202,11 +226,13 @@ def test_a_size_that_is_no_whole_number_of_latents_is_refused(size: str) -> None
         (DISTILLED, 2, 1, 3),
         (DISTILLED, 8, 1, 9),
         (DISTILLED, 2, 3, 7),
+        (UNGUIDED, 8, 1, 9),
     ],
 )
 def test_a_unet_holds_the_jobs_of_its_forwards_and_one_more(card: Any, max_rows: int, streams: int, depth: int) -> None:
     found = plan(configure(unet={"max_rows": max_rows, "streams": streams}), card, machine(4))
     assert found.depths == {"text": 2, "unet": depth, "vae": 2}
+    assert [stage.depth for stage in found.stages] == [2, depth, 2]
 
 
 CONFIGS = st.builds(
