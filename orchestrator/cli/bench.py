@@ -25,12 +25,11 @@ from orchestrator.bench.workload import DEFAULT, parse, read_mix
 from orchestrator.cli import options
 from orchestrator.cli import parser as read
 from orchestrator.cli.amounts import memory
-from orchestrator.cli.connection import Connection, connect
+from orchestrator.cli.connection import connect
 from orchestrator.cli.options import Private, Remote
 from orchestrator.cli.parser import Parser
 from stages.core import wire
 
-_WAIT_S = 0.05
 _REDRAW_S = 0.1
 _PIPE_COLUMNS = 120
 _LIBRARIES = ("triptych", "openvino", "pyzmq", "numpy")
@@ -82,8 +81,8 @@ def run(args: argparse.Namespace) -> int:
         own = isinstance(target, Private)
         if own:  # from before the first process of it
             tree = stack.enter_context(TreeMemory(os.getpid(), descendants_only=True))
-        connection = stack.enter_context(connect(target, args.debug))
-        status = _await_serving(connection, screen)
+        client = stack.enter_context(connect(target, args.debug))
+        status = client.wait_serving(lambda _: screen.tick("starting the pipeline", 0, 0))
         if not own:
             tree = stack.enter_context(TreeMemory(status.hub_pid, descendants_only=False))
         started = time.monotonic()
@@ -95,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
             warm_up=held(status) if args.warm_up is None else args.warm_up,
             seed=args.seed,
         )
-        measured = measure(connection, task, status, screen.tick)
+        measured = measure(client, task, status, screen.tick)
     first = measured.first_image
     found = report.document(
         measured,
@@ -120,13 +119,6 @@ def run(args: argparse.Namespace) -> int:
     for code, message in wrong.items():
         print(f"triptych: error: prompts failed with {code}: {message}", file=sys.stderr)
     return int(bool(wrong))
-
-
-def _await_serving(connection: Connection, screen: "_Screen") -> wire.Status:
-    while connection.status is None or connection.status.state != "serving":
-        connection.receive(_WAIT_S)
-        screen.tick("starting the pipeline", 0, 0)
-    return connection.status
 
 
 class _Screen:

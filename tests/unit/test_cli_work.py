@@ -4,16 +4,16 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from orchestrator.__main__ import main
-from orchestrator.cli import connection
-from orchestrator.cli.options import Remote
 from orchestrator.cli.report import PlainReport
 from orchestrator.cli.session import WINDOW
+from orchestrator.client import Client, liveness
 from stages.core import wire
 from tests.unit.fake_hub import DEADLINE_S, Answer, FakeHub, failing, painted
 from tests.unit.statuses import status
@@ -177,7 +177,7 @@ def test_a_prompt_refused_for_lack_of_room_is_sent_again(
 def test_no_more_is_sent_than_the_window_holds(
     hub: FakeHub, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(connection.ASK_S, "serving", 0.0)
+    monkeypatch.setitem(liveness.ASK_S, "serving", 0.0)
     unanswered: list[wire.Submit] = []
     most = 0
 
@@ -254,7 +254,7 @@ def test_a_trace_is_asked_for_and_written(hub: FakeHub, out: Path, tmp_path: Pat
 
 
 def test_nothing_listens(tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
-    monkeypatch.setitem(connection.REACH_S, Remote, 0.0)
+    monkeypatch.setattr("orchestrator.cli.connection.Client", partial(Client, connect_s=0.0))
     address = f"ipc://{tmp_path}/nobody"
     assert main(["generate", "a cat", "--connect", address]) == 3
     assert f"nothing listens at {address}" in capsys.readouterr().err
@@ -270,7 +270,7 @@ def test_another_server_at_the_same_address_is_noticed(
             yield status(hub_pid=next(pids))
 
     hub.answers = answers
-    monkeypatch.setitem(connection.ASK_S, "serving", 0.0)
+    monkeypatch.setitem(liveness.ASK_S, "serving", 0.0)
     assert main(["generate", "a cat"]) == 3
     assert "was restarted" in capsys.readouterr().err
 
@@ -279,7 +279,7 @@ def test_a_silent_server_is_given_up(
     hub: FakeHub, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     hub.answers = lambda message: iter(())
-    monkeypatch.setattr(connection, "SILENCE_S", 0.3)
+    monkeypatch.setattr("orchestrator.cli.connection.Client", partial(Client, silence_s=0.3))
     assert main(["generate", "a cat"]) == 3
     assert "silent" in capsys.readouterr().err
 
