@@ -33,8 +33,8 @@ def why_no_answer(address: str) -> str:
     if said.startswith(_GREETING):
         return f"what listens at {address} takes no connection now; try again, or see what `triptych serve` says"
     if said.startswith(b"HTTP/"):
-        return f"what listens at {address} is a web server, not `triptych serve`; {_START}"
-    return f"what listens at {address} is another program, not `triptych serve`; {_START}"
+        return f"what listens at {address} is a web server and no pipeline; {_START}"
+    return f"what listens at {address} is another program and no pipeline; {_START}"
 
 
 def _connect(address: str) -> unix.socket:

@@ -66,7 +66,7 @@ def test_a_web_server_is_called_one() -> None:
         thread = threading.Thread(target=web.serve_forever)
         thread.start()
         try:
-            assert "is a web server, not `triptych serve`" in why_no_answer(f"tcp://127.0.0.1:{web.server_port}")
+            assert "is a web server and no pipeline" in why_no_answer(f"tcp://127.0.0.1:{web.server_port}")
         finally:
             web.shutdown()
             thread.join(DEADLINE_S)
@@ -75,7 +75,7 @@ def test_a_web_server_is_called_one() -> None:
 @pytest.mark.parametrize("said", [(), (b"220 mail.example ESMTP\r\n",), (b"-ERR unknown command\r\n",)])
 def test_another_program_is_called_one(said: tuple[bytes, ...]) -> None:
     with answering(*said) as address:
-        assert "is another program, not `triptych serve`" in why_no_answer(address)
+        assert "is another program and no pipeline" in why_no_answer(address)
 
 
 def test_a_server_of_ours_that_takes_no_connection_is_not_blamed_for_another() -> None:
