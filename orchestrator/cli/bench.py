@@ -8,7 +8,6 @@ import sys
 import time
 from contextlib import ExitStack
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -17,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator import plot_file
 from orchestrator.bench import plot, report
 from orchestrator.bench.figures import Percentiles
 from orchestrator.bench.measure import Measured, Task, failures, held, measure
@@ -49,7 +49,7 @@ def arguments(parser: Parser) -> None:
     )
     parser.add_argument(
         "--mix",
-        type=Path,
+        type=read.path,
         metavar="FILE",
         help="TOML or JSON: a [[prompt]] table for each kind of prompt, with any field of a submit message, `kind` (a "
         "name) and `weight` (default: one prompt, the model's own steps)",
@@ -63,7 +63,7 @@ def arguments(parser: Parser) -> None:
     )
     parser.add_argument("--seed", type=read.seed, default=0, metavar="N", help="of the load (default: 0)")
     parser.add_argument(
-        "--plot", type=Path, metavar="FILE", help="draw latency, occupancy and memory (.png, .svg, .pdf)"
+        "--plot", type=read.path, metavar="FILE", help="draw latency, occupancy and memory (.png, .svg, .pdf)"
     )
     options.add_json(parser, "one JSON object")
 
@@ -73,8 +73,7 @@ def run(args: argparse.Namespace) -> int:
     levels = parse(args.arrivals)
     mix = read_mix(args.mix) if args.mix else DEFAULT
     target = options.target(args)
-    if args.plot:
-        plot.check()
+    plot_file.check(args.plot)
     began = time.monotonic()
     with ExitStack() as stack:
         screen = stack.enter_context(_Screen())

@@ -4,7 +4,7 @@ import argparse
 import time
 from typing import Protocol, assert_never
 
-from orchestrator import trace
+from orchestrator import output, trace
 from orchestrator.cli import display, options
 from orchestrator.cli.connection import connect
 from orchestrator.cli.display import Display
@@ -104,6 +104,8 @@ def carry_out(args: argparse.Namespace, source: Source, patience_s: float, per_s
     where = options.target(args)
     folder = Folder(options.out(args))
     folder.open()
+    if args.trace:
+        output.check(args.trace, "the trace")
     session = Session(patience_s if isinstance(where, options.Remote) else _HOPELESS_S)
     screen = display.choose(args.json, per_stage)
     report: Report = JsonReport(screen.say) if args.json else PlainReport(screen.say)
