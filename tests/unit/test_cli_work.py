@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import json
 import os
@@ -226,6 +227,32 @@ def test_a_line_is_sent_while_the_next_one_is_not_there_yet(
 def test_a_file_that_is_not_there_is_an_error_of_usage(out: Path, capsys: Captured) -> None:
     assert main(["stream", "/nonexistent/prompts"]) == 2
     assert capsys.readouterr().err == "triptych: error: /nonexistent/prompts: No such file or directory\n"
+
+
+def test_a_folder_of_prompts_is_an_error_of_usage(hub: FakeHub, out: Path, tmp_path: Path, capsys: Captured) -> None:
+    assert main(["stream", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == f"triptych: error: {tmp_path}: a folder; name a file of prompts in it\n"
+    assert hub.received == []
+
+
+def test_a_trace_that_cannot_be_written_is_told_before_anything_is_asked(
+    hub: FakeHub, out: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    for words in (["generate", "a cat", "--trace"], ["trace", "-o"]):
+        assert main([*words, str(tmp_path / "none" / "t.json")]) == 2
+        assert "cannot write the trace to" in capsys.readouterr().err
+    assert hub.received == []
+
+
+def test_a_full_disk_is_one_line_and_a_failure(
+    hub: FakeHub, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    def full(path: Path, content: bytes) -> bool:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("orchestrator.cli.pictures._write_new", full)
+    assert main(["generate", "a cat"]) == 1
+    assert capsys.readouterr().err.endswith(": No space left on device; make room there, or choose another -o\n")
 
 
 def test_ctrl_c_gives_up_what_is_outstanding(
