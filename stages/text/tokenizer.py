@@ -96,7 +96,8 @@ class Tokenizer:
         try:
             return self._windows(prompt, syntax)
         except BadRequest as error:  # which of the two it is, the user has to be told
-            raise BadRequest(f"`negative_prompt`: {error.message.replace('`prompt`', 'it')}") from error
+            what = error.message.removeprefix("`prompt`")
+            raise BadRequest(f"`negative_prompt`{'' if what != error.message else ':'} {what.lstrip()}") from error
 
     def _tokens(self, pieces: list[Piece]) -> list[_Token]:
         texts = [piece.text for piece in pieces]
