@@ -26,8 +26,7 @@ import numpy as np
 from orchestrator.bench import drive
 from orchestrator.bench.measure import EXPECTED
 from orchestrator.bench.workload import Arrival
-from orchestrator.client import Client
-from orchestrator.launch import private_pipeline
+from orchestrator.client import Client, own_pipeline
 from stages.core import wire
 
 PROMPT = "a photo of an astronaut riding a horse on mars"
@@ -127,15 +126,14 @@ class server:
 
     def __init__(self, args: argparse.Namespace, order: str) -> None:
         overrides = [*args.set, f"pipeline.order={order}", "pipeline.queue_limit=100000"]
-        self._pipeline = private_pipeline(args.config, overrides)
+        self._pipeline = own_pipeline(args.config, overrides)
 
     def __enter__(self) -> Client:
-        self._client = Client(self._pipeline.__enter__().address, 60.0)
-        warm_up(self._client)
-        return self._client
+        client = self._pipeline.__enter__()
+        warm_up(client)
+        return client
 
     def __exit__(self, *error: object) -> None:
-        self._client.close()
         self._pipeline.__exit__(None, None, None)
 
 

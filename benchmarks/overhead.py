@@ -9,8 +9,7 @@ stage putting a job down to the next, idle stage taking it up: two messages and 
 import argparse
 from pathlib import Path
 
-from orchestrator.client import Client
-from orchestrator.launch import private_pipeline
+from orchestrator.client import Client, own_pipeline
 from stages.core import wire
 
 PROMPT = "a photo of an astronaut riding a horse on mars"
@@ -25,7 +24,7 @@ def main() -> None:
     args = parser.parse_args()
     for load in ("one by one", "all at once"):
         overrides = [f"pipeline.queue_limit={args.images}"]
-        with private_pipeline(args.config, overrides) as pipeline, Client(pipeline.address, 60.0) as client:
+        with own_pipeline(args.config, overrides) as client:
             warm_up(client, args.steps)
             before = client.status()
             if load == "one by one":
@@ -49,14 +48,9 @@ def warm_up(client: Client, steps: int | None) -> None:
 
 def finish(client: Client, *prompts: wire.Submit) -> None:
     """Send prompts and wait for all of them."""
-    for prompt in prompts:
-        client.send(prompt)
-    left = len(prompts)
-    while left:
-        event = client.receive(600.0)
-        if event is None or isinstance(event[0], wire.Failed):
-            raise SystemExit(f"a prompt was not finished: {event}")
-        left -= isinstance(event[0], wire.Done)
+    for events in [client.submit(prompt) for prompt in prompts]:
+        for _ in events:
+            pass
 
 
 def report(load: str, before: wire.Status, after: wire.Status, images: int) -> None:

@@ -19,8 +19,7 @@ import numpy as np
 
 from orchestrator.bench.drive import Record, play
 from orchestrator.bench.workload import DEFAULT, Arrival, Closed, Entry, arrivals
-from orchestrator.client import Client
-from orchestrator.launch import private_pipeline
+from orchestrator.client import Client, own_pipeline
 from stages.core import cores
 
 
@@ -66,8 +65,8 @@ def main() -> None:
     with ExitStack() as stack:
         clients: dict[str, Client] = {}
         for name, overrides in modes().items():
-            pipeline = stack.enter_context(private_pipeline(None, [f'model.path="{model}"', *args.set, *overrides]))
-            clients[name] = stack.enter_context(Client(pipeline.address, 60.0))
+            keys = [f'model.path="{model}"', *args.set, *overrides]
+            clients[name] = stack.enter_context(own_pipeline(None, keys))
             play(clients[name], load(1, 1, 0))  # loaded and warm before the next one loads
             print(f"{name} is loaded", flush=True)
         for number in range(args.rounds):

@@ -2,13 +2,12 @@
 
 import argparse
 import importlib
-import io
-import os
 import sys
 import traceback
 from collections.abc import Sequence
 from typing import Any, Protocol, cast
 
+from orchestrator import standard_streams
 from orchestrator.cli.parser import Parser
 from stages.core.errors import TriptychError
 
@@ -53,25 +52,29 @@ class _Version(argparse.Action):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: this process's) and return its exit status."""
+    standard_streams.prepare()
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words[: words.index("--")] if "--" in words else "--debug" in words
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a picture's name must not end the program in a latin-1 locale
-        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        command, args = parse(words)
-        return command.run(args)
-    except SystemExit as leaving:  # argparse, after its line
-        return leaving.code if isinstance(leaving.code, int) else 2
+        status = _run(words)
+        sys.stdout.flush()  # what cannot be written is told now and not when Python ends
+        return status
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # Whoever read our output has left; what Python still holds for it must not raise again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except TriptychError as error:
         return _fail(error.message, error.exit_status, debug)
     except Exception as error:
         return _fail(f"internal: {type(error).__name__}: {error} (--debug shows where; please report it)", 1, debug)
+
+
+def _run(words: Sequence[str]) -> int:
+    try:
+        command, args = parse(words)
+        return command.run(args)
+    except SystemExit as leaving:  # argparse, after its line
+        return leaving.code if isinstance(leaving.code, int) else 2
 
 
 def parse(words: Sequence[str]) -> tuple[Command, argparse.Namespace]:

@@ -29,7 +29,7 @@ class Entry(msgspec.Struct, frozen=True):
 
 def shelves(variable: str) -> list[Path]:
     """The folders in $TRIPTYCH_MODELS, separated like those in $PATH. Raises ConfigError for one that is not there."""
-    found = [Path(name).expanduser() for name in variable.split(os.pathsep) if name]
+    found = [Path(os.path.expanduser(name)) for name in variable.split(os.pathsep) if name]
     for folder in found:
         if not folder.is_dir():
             raise ConfigError(f"TRIPTYCH_MODELS: {folder}: no such folder")

@@ -54,7 +54,7 @@ class Ready(msgspec.Struct, frozen=True):
 
 
 def serve(config: Config, *, ready: Callable[[Ready], None], lifeline: int | None = None) -> int:
-    """Run a pipeline until SIGTERM or SIGINT, or until `lifeline` reads end of file; returns the exit status.
+    """Run a pipeline until SIGTERM, SIGINT or SIGHUP, or until `lifeline` reads end of file; returns the exit status.
 
     The socket listens, and prompts are accepted, from before the stages have loaded; `ready` is called once, when
     they all have. The first signal lets accepted prompts finish, a second one ends everything at once. Raises

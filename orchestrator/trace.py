@@ -47,7 +47,7 @@ class _Track(NamedTuple):
 
 
 def write(path: Path, traced: Iterable[tuple[str, str, wire.Traced]]) -> None:
-    """Write the trace of these (prompt, id, stamps), whole or not at all. Raises ConfigError."""
+    """Write the trace of these (prompt, id, stamps), whole or not at all. Raises CannotWrite."""
     trace_events.write(path, events(traced))
 
 

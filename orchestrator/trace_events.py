@@ -4,14 +4,13 @@ The format is https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6
 microseconds since an origin: of fractions, readers make overlaps.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
-from stages.core.errors import ConfigError
+from orchestrator import output
 
 Event = dict[str, Any]
 
@@ -93,17 +92,8 @@ class Sheet:
 
 
 def write(path: Path, events: list[Event]) -> None:
-    """Write the events as a file, whole or not at all. Raises ConfigError."""
-    document = {"traceEvents": events, "displayTimeUnit": "ms"}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        try:
-            temporary.write_bytes(msgspec.json.encode(document))
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise ConfigError(f"cannot write the trace to {path}: {error.strerror}") from error
+    """Write the events as a file, whole or not at all. Raises CannotWrite."""
+    output.write(path, msgspec.json.encode({"traceEvents": events, "displayTimeUnit": "ms"}), "the trace")
 
 
 def _metadata(pid: int, number: int, what: str, **args: object) -> Event:

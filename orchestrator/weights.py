@@ -1,5 +1,6 @@
 """Where the model folder is: the embedded one, a folder, or the hub's cache."""
 
+import os
 from pathlib import Path
 
 import msgspec
@@ -58,7 +59,7 @@ def _folder(path: str, base: Path) -> Path | None:
     """The folder that `path` names, relative to `base`; None if it can only be a hub id."""
     if path in EMBEDDED:
         return EMBEDDED[path]
-    folder = base / Path(path).expanduser()
+    folder = base / os.path.expanduser(path)
     return folder if folder.is_dir() or not HUB_ID.fullmatch(path) else None
 
 

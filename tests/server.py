@@ -14,6 +14,7 @@ from typing import TypeVar
 from orchestrator.client import Client
 from stages.core import wire
 from stages.core.link import private_address
+from tests.inherited import ignoring
 
 STUBS = tuple(f"stage.{kind}.implementation=tests.proc.stubs:Stub{kind.capitalize()}" for kind in wire.KINDS)
 """Overrides that put the stub stages in."""
@@ -27,16 +28,19 @@ T = TypeVar("T")
 class Server:
     """A running `triptych serve`."""
 
-    def __init__(self, overrides: Iterable[str], address: str, cache: Path | None = None) -> None:
+    def __init__(
+        self, overrides: Iterable[str], address: str, cache: Path | None = None, ignored: Iterable[int] = ()
+    ) -> None:
         self.address = address
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "orchestrator", "serve", f"--set=listen.socket={address}"]
-            + [f"--set={override}" for override in overrides],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-            env=None if cache is None else os.environ | {"XDG_CACHE_HOME": str(cache)},
-        )
+        with ignoring(*ignored):
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "orchestrator", "serve", f"--set=listen.socket={address}"]
+                + [f"--set={override}" for override in overrides],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+                env=None if cache is None else os.environ | {"XDG_CACHE_HOME": str(cache)},
+            )
 
     def wait_ready(self) -> str:
         """The ready line."""
@@ -70,10 +74,17 @@ class Server:
 
 @contextmanager
 def serving(
-    *overrides: str, address: str | None = None, ready: bool = True, cache: Path | None = None
+    *overrides: str,
+    address: str | None = None,
+    ready: bool = True,
+    cache: Path | None = None,
+    ignored: Iterable[int] = (),
 ) -> Iterator[Server]:
-    """A server until the end of the block, then stopped if it still runs; what it remembers lies in `cache`."""
-    server = Server(overrides, address or private_address(), cache)
+    """A server until the end of the block, then stopped if it still runs; what it remembers lies in `cache`.
+
+    It is born to ignore the signals in `ignored`.
+    """
+    server = Server(overrides, address or private_address(), cache, ignored)
     try:
         if ready:
             server.wait_ready()

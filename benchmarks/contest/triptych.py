@@ -10,14 +10,11 @@ import msgspec
 from benchmarks.contest.contenders import IMAGE_S, LOAD_S
 from benchmarks.contest.pipe import WorkerLost
 from benchmarks.contest.work import Work, prompt
-from orchestrator.client import Client
-from orchestrator.launch import private_pipeline
+from orchestrator.client import own_pipeline
 from stages.core import wire
-from stages.core.errors import NoAnswer, ShuttingDown
 
-_TRY_S = 0.2
-_LAST_WORDS_S = 5.0
-"""How long one attempt to reach a pipeline takes, and how long one that ends may need to say why."""
+_ASK_S = 10.0
+"""Seconds of silence after which the server is asked whether it lives; it says something each second."""
 
 
 class Triptych:
@@ -33,11 +30,9 @@ class Triptych:
     def load(self) -> None:
         """Return when a small picture has come, so all stages serve.
 
-        The status is not asked for meanwhile: to answer, the hub reads the memory maps of its stages.
+        The status is hardly asked for meanwhile: to answer, the hub reads the memory maps of its stages.
         """
-        self._pipeline = self._held.enter_context(private_pipeline(None, self._overrides))
-        self._client = self._held.enter_context(Client(self._pipeline.address, _TRY_S))
-        self._reach()
+        self._client = self._held.enter_context(own_pipeline(None, self._overrides, ask_s=_ASK_S))
         self._finish([msgspec.structs.replace(self._request(0), steps=1)], LOAD_S)
 
     def draw(self, first: int, count: int) -> None:
@@ -63,18 +58,6 @@ class Triptych:
             guidance_scale=self._work.guidance_scale,
         )
 
-    def _reach(self) -> None:
-        """Wait until somebody listens. Raises what ended the pipeline."""
-        deadline = time.monotonic() + LOAD_S
-        while True:
-            try:
-                self._client.send(wire.StatusRequest())
-                return
-            except NoAnswer:
-                self._pipeline.poll()
-                if time.monotonic() > deadline:
-                    raise
-
     def _finish(self, requests: Sequence[wire.Submit], wait_s: float) -> list[bytes]:
         """The pictures, in the order in which they come. Raises what ended the pipeline, or what a prompt failed of."""
         for request in requests:
@@ -84,10 +67,7 @@ class Triptych:
         left = len(requests)
         while left:
             match self._client.receive(1.0):
-                case None:
-                    self._pipeline.poll()
                 case (wire.Failed() as failed, _):
-                    self._pipeline.poll(_LAST_WORDS_S if failed.code == ShuttingDown.code else 0.0)
                     raise failed.error()
                 case (wire.Image(), bytes(picture)):
                     pictures.append(picture)

@@ -3,29 +3,27 @@
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from orchestrator.bench.workload import Arrival
 from orchestrator.client import Event
 from stages.core import wire
-from stages.core.errors import NoAnswer
-
-SILENCE_S = 30.0
-"""A server says something of every prompt each second; after this long without a word it is gone."""
 
 _LONGEST_WAIT_S = 1.0
 
 
 class Line(Protocol):
-    """What prompts are sent through: a Client, or what wraps one."""
+    """What prompts are sent through: a Client, or what wraps one. Notices when the server has gone."""
 
-    def send(self, message: wire.ClientMessage) -> None:
-        """Send one message."""
+    def send(self, message: wire.Submit) -> None:
+        """Send one prompt. Raises NoAnswer."""
 
     def receive(self, timeout_s: float, /) -> Event | None:
-        """The next message, or None when `timeout_s` seconds pass first."""
+        """The next message, or None when `timeout_s` seconds pass first. Raises NoAnswer."""
+
+    def cancel(self, *ids: str) -> None:
+        """Give these prompts up."""
 
 
 @dataclass
@@ -77,16 +75,14 @@ def play(
 
     Those with a time are due then, whatever became of the others, and their latency counts from then. Those without
     are due as soon as fewer than `in_flight` are out (None: at once). `heard` is called with every message that
-    comes meanwhile. Ids must be unique among the arrivals. Raises NoAnswer when the server has gone. Whatever is
-    raised, Ctrl-C too, what is still out is cancelled.
+    comes meanwhile. Ids must be unique among the arrivals. Raises what the line raises. Whatever is raised,
+    Ctrl-C too, what is still out is cancelled.
     """
     out: dict[str, Record] = {}
     try:
         return _play(line, arrivals, out, in_flight, clock, heard)
     except BaseException:
-        with suppress(NoAnswer):
-            for id in out:
-                line.send(wire.Cancel(id=id))
+        line.cancel(*out)
         raise
 
 
@@ -103,14 +99,11 @@ def _play(
     waiting = deque(arrivals)
     records: list[Record] = []
     free_s = 0.0  # when the last place in a closed loop became free
-    heard_s = 0.0
     while waiting or out:
         # 1. Send what is due.
         now = clock() - began
         while waiting and _due(waiting[0], now, len(out), in_flight):
             arrival = waiting.popleft()
-            if not out:
-                heard_s = now
             due_s = free_s if arrival.at_s is None else arrival.at_s
             record = out[arrival.submit.id] = Record(arrival.kind, due_s, clock() - began)
             records.append(record)
@@ -122,11 +115,8 @@ def _play(
         event = line.receive(wait_s)
         now = clock() - began
         if event is None:
-            if out and now - heard_s > SILENCE_S:
-                raise NoAnswer(f"the server has been silent for {SILENCE_S:.0f} s; is it still running?")
             continue
         # 3. Take it down.
-        heard_s = now
         ended = _note(event[0], out, now)
         if ended is not None:
             del out[ended]

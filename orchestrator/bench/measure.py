@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from orchestrator import bottleneck, recording
-from orchestrator.bench.drive import Line, Played, play
+from orchestrator import bottleneck
+from orchestrator.bench.drive import Played, play
 from orchestrator.bench.workload import Closed, How, Mix, arrivals
 from orchestrator.bottleneck import Load
-from orchestrator.client import Event
+from orchestrator.client import Client, Event
 from orchestrator.recording import Recording
 from stages.core import wire
-from stages.core.errors import BadRequest, NoAnswer
+from stages.core.errors import BadRequest
 
 ANSWER_S = 30.0
 
@@ -87,7 +87,7 @@ class Measured:
     """How the pipeline stood after it all."""
 
 
-def measure(line: Line, task: Task, status: wire.Status, tick: Callable[[str, int, int], None]) -> Measured:
+def measure(client: Client, task: Task, status: wire.Status, tick: Callable[[str, int, int], None]) -> Measured:
     """Warm up, play every level in every round, there and back so that a drift hits all alike.
 
     `tick` is called with what is done now and how many of how many prompts have ended. Raises BadRequest where the
@@ -99,21 +99,21 @@ def measure(line: Line, task: Task, status: wire.Status, tick: Callable[[str, in
     most = max((level.how.in_flight or 1 for level in levels if isinstance(level.how, Closed)), default=None)
     counter.what = "warm-up"
     warm = Closed(most or held(status))
-    played = play(line, arrivals(task.mix, warm, task.warm_up, task.seed), warm.in_flight, heard=counter.heard)
+    played = play(client, arrivals(task.mix, warm, task.warm_up, task.seed), warm.in_flight, heard=counter.heard)
     _check(played)
     for number in range(task.rounds):
         for level in levels if number % 2 == 0 else reversed(levels):
             counter.what = f"{level.how}, round {number + 1} of {task.rounds}"
             load = arrivals(task.mix, level.how, task.jobs, task.seed + number)
             in_flight = level.how.in_flight if isinstance(level.how, Closed) else None
-            before, began = ask_status(line), time.monotonic()
-            played = play(line, load, in_flight, heard=counter.heard)
-            seconds, after = time.monotonic() - began, ask_status(line)
+            before, began = client.status(ANSWER_S), time.monotonic()
+            played = play(client, load, in_flight, heard=counter.heard)
+            seconds, after = time.monotonic() - began, client.status(ANSWER_S)
             _check(played)
             level.rounds.append(Round(played, bottleneck.between(before.stages, after.stages, seconds)))
             if number == task.rounds - 1:
-                level.recording = ask_trace(line, seconds)
-    return Measured(levels, counter.first_image, ask_status(line))
+                level.recording = client.trace(seconds, ANSWER_S)
+    return Measured(levels, counter.first_image, client.status(ANSWER_S))
 
 
 def settle(how: How, status: wire.Status) -> How:
@@ -156,27 +156,3 @@ def failures(levels: Sequence[Level]) -> dict[str, str]:
     """What went wrong beyond what a load may meet: message by code."""
     records = [record for level in levels for record in level.played.records]
     return {record.code: record.message for record in records if record.code and record.code not in EXPECTED}
-
-
-def ask_status(line: Line) -> wire.Status:
-    """What the pipeline is doing now. Raises NoAnswer."""
-    line.send(wire.StatusRequest())
-    message, _ = _await(line, wire.Status)
-    assert isinstance(message, wire.Status)
-    return message
-
-
-def ask_trace(line: Line, seconds: float) -> Recording:
-    """What the pipeline did in the last `seconds`. Raises NoAnswer."""
-    line.send(wire.TraceRequest(seconds=seconds))
-    _, frame = _await(line, wire.Trace)
-    return recording.decode(frame or b"")
-
-
-def _await(line: Line, kind: type[wire.HubMessage]) -> Event:
-    deadline = time.monotonic() + ANSWER_S
-    while (left_s := deadline - time.monotonic()) > 0:
-        event = line.receive(left_s)
-        if event is not None and isinstance(event[0], kind):
-            return event
-    raise NoAnswer(f"the server does not answer within {ANSWER_S:.0f} s; is it still running?")

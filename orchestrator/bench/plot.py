@@ -1,7 +1,6 @@
 """Pictures of a measurement: latency against throughput, who was busy when, and memory. Needs the extra `plot`."""
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,12 +9,12 @@ import numpy as np
 from msgspec.structs import asdict
 from numpy.typing import NDArray
 
+from orchestrator import plot_file
 from orchestrator.bench.measure import Level, Measured
 from orchestrator.bench.memory import Sample
 from orchestrator.bench.report import LevelFigures, best
 from orchestrator.recording import Level as Fullness
 from orchestrator.recording import Recording, forwards
-from stages.core.errors import ConfigError
 from stages.core.wire import KINDS, Kind
 
 if TYPE_CHECKING:
@@ -30,14 +29,8 @@ _NAMES = {"p50": "median", "p90": "90 %", "p99": "99 %"}
 _SHADES = {"p50": "#1b4965", "p90": "#5fa8d3", "p99": "#bc4749"}
 
 
-def check() -> None:
-    """Raise ConfigError if there is nothing to draw with; to be called before anything is measured."""
-    if find_spec("matplotlib") is None:
-        raise ConfigError("--plot needs matplotlib; get it with: pip install 'triptych[plot]'")
-
-
 def draw(path: Path, title: str, measured: Measured, figures: Sequence[LevelFigures], memory: Sequence[Sample]) -> None:
-    """Draw everything into one file, whose ending names the format. Raises ConfigError if it cannot be written."""
+    """Draw everything into one file, whose ending names the format. Raises CannotWrite."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -57,10 +50,7 @@ def draw(path: Path, title: str, measured: Measured, figures: Sequence[LevelFigu
     for axes in (first, second, third):
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=9)
-    try:
-        figure.savefig(path, dpi=120)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot write the plot to {path}: {error}") from error
+    plot_file.save(figure, path)
 
 
 def _curve(axes: "Axes", figures: Sequence[LevelFigures]) -> None:

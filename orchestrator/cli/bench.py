@@ -8,7 +8,6 @@ import sys
 import time
 from contextlib import ExitStack
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -17,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator import plot_file
 from orchestrator.bench import plot, report
 from orchestrator.bench.figures import Percentiles
 from orchestrator.bench.measure import Measured, Task, failures, held, measure
@@ -25,12 +25,11 @@ from orchestrator.bench.workload import DEFAULT, parse, read_mix
 from orchestrator.cli import options
 from orchestrator.cli import parser as read
 from orchestrator.cli.amounts import memory
-from orchestrator.cli.connection import Connection, connect
+from orchestrator.cli.connection import connect
 from orchestrator.cli.options import Private, Remote
 from orchestrator.cli.parser import Parser
 from stages.core import wire
 
-_WAIT_S = 0.05
 _REDRAW_S = 0.1
 _PIPE_COLUMNS = 120
 _LIBRARIES = ("triptych", "openvino", "pyzmq", "numpy")
@@ -50,7 +49,7 @@ def arguments(parser: Parser) -> None:
     )
     parser.add_argument(
         "--mix",
-        type=Path,
+        type=read.path,
         metavar="FILE",
         help="TOML or JSON: a [[prompt]] table for each kind of prompt, with any field of a submit message, `kind` (a "
         "name) and `weight` (default: one prompt, the model's own steps)",
@@ -64,7 +63,7 @@ def arguments(parser: Parser) -> None:
     )
     parser.add_argument("--seed", type=read.seed, default=0, metavar="N", help="of the load (default: 0)")
     parser.add_argument(
-        "--plot", type=Path, metavar="FILE", help="draw latency, occupancy and memory (.png, .svg, .pdf)"
+        "--plot", type=read.path, metavar="FILE", help="draw latency, occupancy and memory (.png, .svg, .pdf)"
     )
     options.add_json(parser, "one JSON object")
 
@@ -74,16 +73,15 @@ def run(args: argparse.Namespace) -> int:
     levels = parse(args.arrivals)
     mix = read_mix(args.mix) if args.mix else DEFAULT
     target = options.target(args)
-    if args.plot:
-        plot.check()
+    plot_file.check(args.plot)
     began = time.monotonic()
     with ExitStack() as stack:
         screen = stack.enter_context(_Screen())
         own = isinstance(target, Private)
         if own:  # from before the first process of it
             tree = stack.enter_context(TreeMemory(os.getpid(), descendants_only=True))
-        connection = stack.enter_context(connect(target, args.debug))
-        status = _await_serving(connection, screen)
+        client = stack.enter_context(connect(target, args.debug))
+        status = client.wait_serving(lambda _: screen.tick("starting the pipeline", 0, 0))
         if not own:
             tree = stack.enter_context(TreeMemory(status.hub_pid, descendants_only=False))
         started = time.monotonic()
@@ -95,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
             warm_up=held(status) if args.warm_up is None else args.warm_up,
             seed=args.seed,
         )
-        measured = measure(connection, task, status, screen.tick)
+        measured = measure(client, task, status, screen.tick)
     first = measured.first_image
     found = report.document(
         measured,
@@ -120,13 +118,6 @@ def run(args: argparse.Namespace) -> int:
     for code, message in wrong.items():
         print(f"triptych: error: prompts failed with {code}: {message}", file=sys.stderr)
     return int(bool(wrong))
-
-
-def _await_serving(connection: Connection, screen: "_Screen") -> wire.Status:
-    while connection.status is None or connection.status.state != "serving":
-        connection.receive(_WAIT_S)
-        screen.tick("starting the pipeline", 0, 0)
-    return connection.status
 
 
 class _Screen:

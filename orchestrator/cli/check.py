@@ -25,8 +25,6 @@ from orchestrator.weights import card
 from stages.core import config, cores, wire
 from stages.core.errors import ConfigError, TriptychError
 
-_WAIT_S = 0.1
-
 _HUB = "triptych: "
 """How the lines begin that `serve` writes on its standard error."""
 
@@ -114,12 +112,11 @@ def facts(loaded: config.Config, planned: Plan, machine: Machine) -> dict[str, A
 def start(target: Private, debug: bool) -> Trial:
     """Start the pipeline at an address of its own, wait until it serves, look at it, and stop it."""
     began = time.monotonic()
-    with connect(target, debug) as connection, _loading():
-        while connection.status is None or connection.status.state != "serving":
-            connection.receive(_WAIT_S)
+    with connect(target, debug) as client, _loading():
+        stages = client.wait_serving().stages
         took = time.monotonic() - began
-        stages = connection.status.stages
-        return Trial(round(took, 3), stages, remarks(connection.stderr(), [stage.name for stage in stages]))
+        said = client.pipeline.stderr() if client.pipeline is not None else ""
+        return Trial(round(took, 3), stages, remarks(said, [stage.name for stage in stages]))
 
 
 def _loading() -> AbstractContextManager[object]:

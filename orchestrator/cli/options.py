@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from orchestrator.cli import parser as read
 from orchestrator.cli.parser import Parser
-from stages.core.config import ListenConfig
+from stages.core.config import ListenConfig, expand_home
 from stages.core.errors import ConfigError
 
 
@@ -42,14 +42,16 @@ def add_overrides(parser: Parser) -> None:
 
 def add_config_argument(parser: Parser) -> None:
     """`[CONFIG]`, for commands about a configuration."""
-    parser.add_argument("config", nargs="?", type=Path, metavar="CONFIG", help="TOML file; none: the embedded model")
+    parser.add_argument(
+        "config", nargs="?", type=read.path, metavar="CONFIG", help="TOML file; none: the embedded model"
+    )
     add_overrides(parser)
 
 
 def add_target(parser: Parser) -> None:
     """`--connect`, or what is needed to start a pipeline instead."""
     add_connect(parser, "use the running pipeline at this address instead of starting one")
-    parser.add_argument("-c", "--config", type=Path, metavar="FILE", help="TOML file; none: the embedded model")
+    parser.add_argument("-c", "--config", type=read.path, metavar="FILE", help="TOML file; none: the embedded model")
     add_overrides(parser)
 
 
@@ -62,7 +64,7 @@ def config_path(args: argparse.Namespace, environ: Mapping[str, str] = os.enviro
     """The configuration file that was named, if one was."""
     named: Path | None = args.config
     variable = environ.get("TRIPTYCH_CONFIG")
-    return named or (Path(variable) if variable else None)
+    return named or (read.path(variable) if variable else None)
 
 
 def target(args: argparse.Namespace, environ: Mapping[str, str] = os.environ) -> Remote | Private:
@@ -71,16 +73,16 @@ def target(args: argparse.Namespace, environ: Mapping[str, str] = os.environ) ->
     if args.connect is not None:
         if configured:
             raise ConfigError("--connect uses a running pipeline, -c and --set start one: name one of them")
-        return Remote(args.connect)
+        return Remote(expand_home(args.connect))
     connect = environ.get("TRIPTYCH_CONNECT")
     if connect and not configured:
-        return Remote(connect)
+        return Remote(expand_home(connect))
     return Private(config_path(args, environ), tuple(args.set))
 
 
 def address(args: argparse.Namespace, environ: Mapping[str, str] = os.environ) -> str:
     """The running pipeline that a command asks about."""
-    return args.connect or environ.get("TRIPTYCH_CONNECT") or ListenConfig().socket
+    return expand_home(args.connect or environ.get("TRIPTYCH_CONNECT") or ListenConfig().socket)
 
 
 def add_pictures(parser: Parser) -> None:
@@ -109,8 +111,10 @@ def add_pictures(parser: Parser) -> None:
         "--clip-skip", type=read.layers, default=0, metavar="N", help="last layers of the text encoder to skip"
     )
     parser.add_argument("--format", choices=("png", "jpeg", "webp"), default="png", help="file format (default: png)")
-    parser.add_argument("-o", "--out", type=Path, metavar="DIR", help="where the pictures go (default: ./triptych-out)")
-    parser.add_argument("--trace", type=Path, metavar="FILE", help="write what ran when, for ui.perfetto.dev")
+    parser.add_argument(
+        "-o", "--out", type=read.path, metavar="DIR", help="where the pictures go (default: ./triptych-out)"
+    )
+    parser.add_argument("--trace", type=read.path, metavar="FILE", help="write what ran when, for ui.perfetto.dev")
     add_json(parser, "print one JSON object a picture")
 
 
@@ -121,4 +125,4 @@ def add_json(parser: Parser, does: str) -> None:
 
 def out(args: argparse.Namespace, environ: Mapping[str, str] = os.environ) -> Path:
     """The folder for pictures."""
-    return args.out or Path(environ.get("TRIPTYCH_OUT") or "triptych-out")
+    return args.out or read.path(environ.get("TRIPTYCH_OUT") or "triptych-out")

@@ -2,6 +2,8 @@
 
 import argparse
 import math
+import os
+from pathlib import Path
 from typing import NoReturn
 
 
@@ -30,6 +32,11 @@ def text(value: str) -> str:
     except UnicodeEncodeError:
         raise argparse.ArgumentTypeError("not valid UTF-8") from None
     return value
+
+
+def path(value: str) -> Path:
+    """A path; `~` is the home folder, also where no shell has seen it (`-o '~/pics'`, `--out=~/pics`)."""
+    return Path(os.path.expanduser(value))
 
 
 def count(value: str) -> int:

@@ -1,12 +1,14 @@
 """Writing pictures: names that tell what is in them, and files that are either whole or not there."""
 
+import errno
 import os
 import re
 import unicodedata
 from pathlib import Path
 
+from orchestrator.output import CannotWrite
 from stages.core import wire
-from stages.core.errors import ConfigError, TriptychError
+from stages.core.errors import ConfigError
 
 _SLUG_CHARACTERS = 60
 _SLUG_BYTES = 160
@@ -15,12 +17,6 @@ _SLUG_BYTES = 160
 _SUFFIX: dict[wire.Format, str] = {"png": "png", "jpeg": "jpg", "webp": "webp"}
 
 _NUMBERED = re.compile(r"(\d{4,9})-")
-
-
-class CannotWrite(TriptychError):
-    """The disk is full, or the folder was taken away; the user must make room."""
-
-    code = "cannot_write"
 
 
 def slug(prompt: str) -> str:
@@ -40,6 +36,8 @@ class Folder:
     def open(self) -> None:
         """Make the folder and see what is in it. Raises ConfigError."""
         try:
+            if self.path.exists() and not self.path.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
             self.path.mkdir(parents=True, exist_ok=True)
             names = os.listdir(self.path)
         except OSError as error:
@@ -59,7 +57,9 @@ class Folder:
                     return path
                 number += 1
         except OSError as error:
-            raise CannotWrite(f"cannot write {path}: {error.strerror}") from error
+            raise CannotWrite(
+                f"cannot write {path}: {error.strerror}; make room there, or choose another -o"
+            ) from error
 
 
 def _write_new(path: Path, content: bytes) -> bool:

@@ -4,13 +4,13 @@ import argparse
 import json
 import math
 import sys
-from pathlib import Path
 
 import msgspec
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from orchestrator import plot_file
 from orchestrator.cli import parser as read
 from orchestrator.cli.amounts import memory
 from orchestrator.cli.options import add_json
@@ -28,7 +28,11 @@ def arguments(parser: Parser) -> None:
     parser.add_argument("--cores", type=read.count, required=True, metavar="N", help="of the machine, without siblings")
     parser.add_argument("--numa", type=read.count, default=1, metavar="M", help="memory nodes (default: 1)")
     parser.add_argument(
-        "--profile", type=Path, required=True, metavar="FILE", help="as `triptych tune` writes it beside its outcome"
+        "--profile",
+        type=read.path,
+        required=True,
+        metavar="FILE",
+        help="as `triptych tune` writes it beside its outcome",
     )
     parser.add_argument(
         "--latency-cap", type=read.positive, default=math.inf, metavar="SECONDS", help="of p99 (default: none)"
@@ -41,13 +45,13 @@ def arguments(parser: Parser) -> None:
         metavar="RATIO",
         help="memory bandwidth for each core, beside that of the machine measured (default: 1)",
     )
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the comparison, as png, svg or pdf")
+    parser.add_argument("--plot", type=read.path, metavar="FILE", help="draw the comparison, as png, svg or pdf")
     add_json(parser, "one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
     """Compare, and print; nothing is started."""
-    plot.check(args.plot)
+    plot_file.check(args.plot)
     profile = Profile.read(args.profile)
     machine = Machine(args.cores, args.numa, args.bandwidth)
     steps = args.steps or profile.facts.steps

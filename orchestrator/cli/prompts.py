@@ -1,5 +1,6 @@
 """Lines of text to prompts: what `triptych stream` reads."""
 
+import codecs
 import os
 import select
 import uuid
@@ -9,16 +10,21 @@ import msgspec
 
 from orchestrator.request import MAX_IMAGES
 from stages.core import wire
-from stages.core.errors import BadRequest
+from stages.core.errors import BadRequest, ConfigError
 
 _CHUNK = 1 << 16
 
 
 class Lines:
-    """The lines of a descriptor as they come, never more of them in memory than were asked for and a chunk."""
+    """The lines of a descriptor as they come, never more of them in memory than were asked for and a chunk.
 
-    def __init__(self, descriptor: int) -> None:
+    A byte order mark before the first is no part of it. Raises ConfigError for what cannot be read, by the `name` that
+    the user knows it by.
+    """
+
+    def __init__(self, descriptor: int, name: str) -> None:
         self._descriptor = descriptor
+        self._name = name
         self._rest = b""
         self._numbers = 0
         self.ended = False
@@ -33,7 +39,10 @@ class Lines:
         while b"\n" not in self._rest and not self._at_end:
             if not select.select([self._descriptor], [], [], wait_s)[0]:
                 return None
-            chunk = os.read(self._descriptor, _CHUNK)
+            try:
+                chunk = os.read(self._descriptor, _CHUNK)
+            except OSError as error:
+                raise ConfigError(f"{self._name} cannot be read: {error.strerror}; name a file of prompts") from error
             self._at_end = not chunk
             self._rest += chunk
             if b"\n" not in chunk:
@@ -43,7 +52,7 @@ class Lines:
         if not line and not newline:
             return None
         self._numbers += 1
-        return self._numbers, line
+        return self._numbers, line.removeprefix(codecs.BOM_UTF8) if self._numbers == 1 else line
 
 
 def parse(line: bytes, defaults: wire.Submit) -> wire.Submit | None:

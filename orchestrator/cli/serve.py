@@ -10,7 +10,10 @@ import msgspec
 from orchestrator import hub
 from orchestrator.cli.options import add_config_argument, add_json, config_path
 from orchestrator.cli.parser import Parser
+from orchestrator.output import CannotWrite
 from stages.core import config
+
+log = logging.getLogger("triptych")
 
 
 def arguments(parser: Parser) -> None:
@@ -27,9 +30,17 @@ def run(args: argparse.Namespace) -> int:
     logging.basicConfig(format="triptych: %(message)s", level=logging.DEBUG if args.debug else logging.INFO)
     return hub.serve(
         loaded,
-        ready=lambda ready: print(line(ready, args.json), flush=True),
+        ready=lambda ready: _say(line(ready, args.json)),
         lifeline=args.lifeline_fd,
     )
+
+
+def _say(ready_line: str) -> None:
+    """Print it; that nobody can read it, or its terminal is gone, is no reason not to serve."""
+    try:
+        print(ready_line, flush=True)
+    except (CannotWrite, BrokenPipeError) as error:
+        log.warning("the ready line could not be written: %s", error)
 
 
 def line(ready: hub.Ready, as_json: bool) -> str:

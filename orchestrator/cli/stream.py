@@ -3,8 +3,11 @@
 import argparse
 import os
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
+from orchestrator import standard_streams
+from orchestrator.cli import parser as read
 from orchestrator.cli import work
 from orchestrator.cli.options import add_pictures, add_target
 from orchestrator.cli.parser import Parser
@@ -57,17 +60,30 @@ def arguments(parser: Parser) -> None:
     add_target(parser)
 
 
+@contextmanager
+def _lines(file: str) -> Iterator[Lines]:
+    """The lines of a file, or of standard input for `-`. Raises ConfigError for what is known not to have any."""
+    if file == "-":
+        if 0 in standard_streams.closed:
+            raise ConfigError("standard input is closed; name a file of prompts, or pipe them in")
+        yield Lines(sys.stdin.fileno(), "standard input")
+        return
+    path = read.path(file)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    try:
+        if os.path.isdir(descriptor):
+            raise ConfigError(f"{path}: a folder; name a file of prompts in it")
+        yield Lines(descriptor, str(path))
+    finally:
+        os.close(descriptor)
+
+
 def run(args: argparse.Namespace) -> int:
     """Make the pictures."""
     with ExitStack() as stack:
-        if args.file == "-":
-            descriptor = sys.stdin.fileno()
-        else:
-            try:
-                descriptor = os.open(args.file, os.O_RDONLY | os.O_CLOEXEC)
-            except OSError as error:
-                raise ConfigError(f"{args.file}: {error.strerror}") from error
-            stack.callback(os.close, descriptor)
-        source = LineSource(Lines(descriptor), work.defaults(args))
+        source = LineSource(stack.enter_context(_lines(args.file)), work.defaults(args))
         session = work.carry_out(args, source, patience_s=work.STREAM_PATIENCE_S, per_stage=True)
     return exit_status(session.failures, shared=False)

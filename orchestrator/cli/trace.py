@@ -3,8 +3,9 @@
 import argparse
 from pathlib import Path
 
-from orchestrator import timeline, trace_events
+from orchestrator import output, timeline, trace_events
 from orchestrator.cli import options
+from orchestrator.cli import parser as read
 from orchestrator.cli.amounts import images
 from orchestrator.cli.parser import Parser, seconds
 from orchestrator.client import Client
@@ -24,12 +25,13 @@ def arguments(parser: Parser) -> None:
         help="how far back (default: 30); the server remembers the last 65,536 events, some minutes of full load",
     )
     parser.add_argument(
-        "-o", "--out", type=Path, default=_DEFAULT, metavar="FILE", help=f"where to (default: ./{_DEFAULT})"
+        "-o", "--out", type=read.path, default=_DEFAULT, metavar="FILE", help=f"where to (default: ./{_DEFAULT})"
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Ask and write."""
+    output.check(args.out, "the trace")
     with Client(options.address(args)) as client:
         recording = client.trace(args.seconds)
     events = timeline.events(recording)

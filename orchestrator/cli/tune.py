@@ -1,11 +1,13 @@
 """`triptych tune`: measure the stages, simulate the pipeline, run the most promising, write the best down."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from orchestrator import output, plot_file
 from orchestrator.cli import parser as read
 from orchestrator.cli.options import add_config_argument, config_path
 from orchestrator.cli.parser import Parser
@@ -42,8 +44,10 @@ def arguments(parser: Parser) -> None:
     parser.add_argument(
         "--steps", type=read.count, metavar="N", help="of the prompts it is to be fast for (default: the model's)"
     )
-    parser.add_argument("-o", "--out", type=Path, default=Path("tuned.toml"), metavar="FILE", help="the configuration")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the report, as png, svg or pdf")
+    parser.add_argument(
+        "-o", "--out", type=read.path, default=Path("tuned.toml"), metavar="FILE", help="the configuration"
+    )
+    parser.add_argument("--plot", type=read.path, metavar="FILE", help="draw the report, as png, svg or pdf")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -54,9 +58,8 @@ def run(args: argparse.Namespace) -> int:
     path, out = config_path(args), args.out
     if path is not None and out.resolve() == path.resolve():
         raise ConfigError(f"-o {out} is the configuration that is to be tuned; name another file")
-    if not out.resolve().parent.is_dir():
-        raise ConfigError(f"-o {out}: there is no folder {out.parent}")
-    plot.check(args.plot)
+    output.check(out, "the configuration")
+    plot_file.check(args.plot)
     loaded = config.load(path, args.set)
     folder = locate(loaded)
     model = card(loaded)
@@ -74,16 +77,16 @@ def run(args: argparse.Namespace) -> int:
         raise
     profile = tuner.profile(outcome.conditions)
     text = report.text(outcome, profile)
-    _write(_beside(out, ".report.txt"), text)
-    _write(_beside(out, ".profile.json"), profile.encode().decode())
     written = [_beside(out, ".report.txt"), _beside(out, ".profile.json")]
+    output.write(written[0], text.encode(), "the report")
+    output.write(written[1], profile.encode(), "the profile")
     if args.plot is not None:
         plot.draw_tuning(args.plot, outcome, profile)
         written.append(args.plot)
     if outcome.best is not None:
         remarks = report.remarks(outcome, model.name, profile.facts.openvino)
-        own = folder if (Path(loaded.folder) / Path(loaded.model.path).expanduser()).is_dir() else None
-        _write(out, config_file.render(loaded, outcome.best, own, remarks))
+        own = folder if (Path(loaded.folder) / os.path.expanduser(loaded.model.path)).is_dir() else None
+        output.write(out, config_file.render(loaded, outcome.best, own, remarks).encode(), "the configuration")
         written.insert(0, out)
     print(text, end="")
     print(f"\nwritten: {', '.join(map(str, written))}")
@@ -109,13 +112,6 @@ def _machine(topology: Topology, model: str) -> str:
 
 def _beside(out: Path, ending: str) -> Path:
     return out.with_name(out.stem + ending)
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error
 
 
 class Lines:

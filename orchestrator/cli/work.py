@@ -4,13 +4,14 @@ import argparse
 import time
 from typing import Protocol, assert_never
 
-from orchestrator import trace
+from orchestrator import output, trace
 from orchestrator.cli import display, options
-from orchestrator.cli.connection import Connection, connect
+from orchestrator.cli.connection import connect
 from orchestrator.cli.display import Display
 from orchestrator.cli.pictures import Folder
 from orchestrator.cli.report import JsonReport, PlainReport, Report
 from orchestrator.cli.session import WINDOW, Failure, Outcome, Picture, Session, Trace
+from orchestrator.client import Client
 from stages.core import wire
 
 _TICK_S = 0.1
@@ -45,40 +46,40 @@ class Work:
         self._report = report
         self._screen = screen
 
-    def run(self, connection: Connection) -> None:
+    def run(self, client: Client) -> None:
         """Until the source has ended and every prompt with it. Ctrl-C gives up what is with the server."""
         began = time.monotonic()
         try:
             while not (self._source.ended and self._session.finished):
-                self._turn(connection)
+                self._turn(client)
         except KeyboardInterrupt:
-            connection.cancel(self._session.sent)
+            client.cancel(*self._session.sent)
             raise
         now = time.monotonic()
         started = self._session.began_at or now
         self._report.summary(self._session, now - started, started - began, self._folder.path)
 
-    def _turn(self, connection: Connection) -> None:
+    def _turn(self, client: Client) -> None:
         session = self._session
         # 1. Read, as far as there is room; wait for a line only when there is nothing else to wait for.
         for _ in range(WINDOW):
             if self._source.ended or not session.room:
                 break
-            wait_s = _TICK_S if session.finished and connection.connected else 0.0
+            wait_s = _TICK_S if session.finished and client.connected else 0.0
             if not self._source.read(session, self._report, wait_s):
                 break
         session.all_asked = self._source.ended
         # 2. Send what is due.
-        if connection.connected:
+        if client.connected:
             for request in session.due(time.monotonic()):
-                connection.send(request)
+                client.send(request)
         # 3. Take one message in.
-        event = connection.receive(0.0 if session.finished else _TICK_S)
+        event = client.receive(0.0 if session.finished else _TICK_S)
         now = time.monotonic()
         if event is not None:
             self._tell(session.on_event(*event, now))
         # 4. Draw.
-        self._screen.show(session, connection.status, connection.connected, now)
+        self._screen.show(session, client.last_status, client.connected, now)
 
     def _tell(self, outcome: Outcome | None) -> None:
         match outcome:
@@ -103,13 +104,15 @@ def carry_out(args: argparse.Namespace, source: Source, patience_s: float, per_s
     where = options.target(args)
     folder = Folder(options.out(args))
     folder.open()
+    if args.trace:
+        output.check(args.trace, "the trace")
     session = Session(patience_s if isinstance(where, options.Remote) else _HOPELESS_S)
     screen = display.choose(args.json, per_stage)
     report: Report = JsonReport(screen.say) if args.json else PlainReport(screen.say)
     work = Work(session, source, folder, report, screen)
     try:
-        with connect(where, args.debug) as connection, screen:
-            work.run(connection)
+        with connect(where, args.debug) as client, screen:
+            work.run(client)
     finally:
         if args.trace and work.traced:  # also what there is after Ctrl-C
             trace.write(args.trace, work.traced)

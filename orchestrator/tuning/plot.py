@@ -1,10 +1,10 @@
 """Pictures of what the tuner found, and of plans on paper. Needs the extra `plot`."""
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestrator import plot_file
 from orchestrator.tuning.curves import Curves
 from orchestrator.tuning.paper import Row
 from orchestrator.tuning.profile import Profile
@@ -12,7 +12,6 @@ from orchestrator.tuning.report import headline, scores_of
 from orchestrator.tuning.search import typical_p99, typical_rate
 from orchestrator.tuning.space import Candidate
 from orchestrator.tuning.tuner import Outcome
-from stages.core.errors import ConfigError
 from stages.core.wire import Kind
 
 if TYPE_CHECKING:
@@ -25,12 +24,6 @@ _RED = "#bc4749"
 _CYCLE = ("#1b4965", "#dd8452", "#55a868", "#8172b3", "#937860", "#da8bc3", "#4c72b0", "#ccb974")
 
 
-def check(path: Path | None) -> None:
-    """Raise ConfigError if a picture is wanted and there is nothing to draw with; to be called before measuring."""
-    if path is not None and find_spec("matplotlib") is None:
-        raise ConfigError("--plot needs matplotlib; get it with: pip install 'triptych[plot]'")
-
-
 def draw_tuning(path: Path, outcome: Outcome, profile: Profile) -> None:
     """Throughput against latency of all that was run, the stages alone, and what other numbers of cores would do."""
     figure = _figure(f"{profile.facts.model}, cores {profile.cores}: {headline(outcome)}", (10.0, 11.0))
@@ -40,7 +33,7 @@ def draw_tuning(path: Path, outcome: Outcome, profile: Profile) -> None:
     _runs(above, outcome)
     _alone(figure.add_subplot(grid[0]), profile)
     _cores(figure.add_subplot(grid[1]), outcome)
-    _save(figure, path)
+    plot_file.save(figure, path)
 
 
 def draw_paper(path: Path, title: str, rows: Sequence[Row]) -> None:
@@ -58,7 +51,7 @@ def draw_paper(path: Path, title: str, rows: Sequence[Row]) -> None:
     for axes in (rate, tail):
         axes.margins(x=0.15)
         _plain(axes)
-    _save(figure, path)
+    plot_file.save(figure, path)
 
 
 def _figure(title: str, size: tuple[float, float]) -> "Figure":
@@ -71,13 +64,6 @@ def _figure(title: str, size: tuple[float, float]) -> "Figure":
     FigureCanvasAgg(figure)
     figure.suptitle("\n".join(textwrap.wrap(title, 110)), fontsize=10, color=_GREY)
     return figure
-
-
-def _save(figure: "Figure", path: Path) -> None:
-    try:
-        figure.savefig(path, dpi=120)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot write the picture to {path}: {error}") from error
 
 
 def _runs(axes: "Axes", outcome: Outcome) -> None:

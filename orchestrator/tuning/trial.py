@@ -10,17 +10,14 @@ import psutil
 
 from orchestrator import bottleneck
 from orchestrator.bench.drive import play
-from orchestrator.client import Client, Event
-from orchestrator.launch import Pipeline, private_pipeline
+from orchestrator.client import Client, Event, own_pipeline
 from orchestrator.tuning.load import load, warm_up
 from orchestrator.tuning.score import Score, steady
 from orchestrator.tuning.simulate import HUB
 from orchestrator.tuning.space import Candidate
 from stages.core import figures, wire
-from stages.core.errors import NoAnswer, StartFailed
 
 _TICK_S = 0.2
-_ANSWER_S = 5.0
 
 LOAD = "load"
 """The client that plays the load: it needs cores, too."""
@@ -46,25 +43,24 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Line:
-    """A client whose silence is filled with ticks, and which notices the end of our pipeline."""
+    """A client whose silence is filled with ticks, and which counts what it hears."""
 
-    def __init__(self, client: Client, pipeline: Pipeline, tick: Callable[[], None]) -> None:
+    def __init__(self, client: Client, tick: Callable[[], None]) -> None:
         self._client = client
-        self._pipeline = pipeline
         self._tick = tick
         self.messages = 0
 
-    def send(self, message: wire.ClientMessage) -> None:
+    def send(self, message: wire.Submit) -> None:
         self._client.send(message)
 
     def receive(self, timeout_s: float, /) -> Event | None:
         event = self._client.receive(min(timeout_s, _TICK_S))
         self._tick()
-        if event is None:
-            self._pipeline.poll()
-        else:
-            self.messages += 1
+        self.messages += event is not None
         return event
+
+    def cancel(self, *ids: str) -> None:
+        self._client.cancel(*ids)
 
 
 class Running:
@@ -125,9 +121,9 @@ def running(
     `tick` is called several times a second. Raises what ends the pipeline.
     """
     keys = [*overrides, *candidate.overrides(), f"pipeline.queue_limit={max(64, in_flight)}"]
-    with private_pipeline(config, keys) as pipeline, Client(pipeline.address, _TICK_S) as client:
-        _serving(client, pipeline, tick, load_s)
-        yield Running(candidate, in_flight, client, _Line(client, pipeline, tick))
+    with own_pipeline(config, keys) as client:
+        client.wait_serving(lambda _: tick(), load_s)
+        yield Running(candidate, in_flight, client, _Line(client, tick))
 
 
 def run(
@@ -143,19 +139,6 @@ def run(
     with running(config, overrides, candidate, in_flight, tick) as pipeline:
         pipeline.warm_up(steps)
         return pipeline.play(jobs, steps)
-
-
-def _serving(client: Client, pipeline: Pipeline, tick: Callable[[], None], load_s: float) -> None:
-    end = time.monotonic() + load_s
-    while time.monotonic() < end:
-        tick()
-        pipeline.poll(_TICK_S)  # raises why it ended, if it has
-        try:
-            if client.status(_ANSWER_S).state == "serving":
-                return
-        except NoAnswer:  # it cannot be connected to yet, or has just ended
-            continue
-    raise StartFailed(f"the pipeline has not loaded within {load_s:.0f} s")
 
 
 def _cpu_s(process: psutil.Process) -> float:

@@ -191,7 +191,14 @@ def load(path: Path | None, overrides: Iterable[str] = (), environ: Mapping[str,
     except msgspec.ValidationError as error:
         raise ConfigError(f"{name}: {_readable(str(error))}") from error
     _check(config, name)
-    return config
+    listen = msgspec.structs.replace(config.listen, socket=expand_home(config.listen.socket))
+    return msgspec.structs.replace(config, listen=listen)
+
+
+def expand_home(address: str) -> str:
+    """An address with the home folder for the `~` of `ipc://~/...`, which no shell sees."""
+    scheme, colon, place = address.partition("://")
+    return f"ipc://{os.path.expanduser(place)}" if scheme == "ipc" and colon else address
 
 
 _NOT_TOML = (ValueError, RecursionError)

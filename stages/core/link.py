@@ -24,6 +24,7 @@ import zmq
 from stages.core import pipes, wire
 from stages.core.connections import Connections, peer_pid
 from stages.core.errors import NoAnswer, StartFailed
+from stages.core.probe import why_no_answer
 
 NEWS_S = 0.04
 """Seconds that news of a step may wait in a stage that is busy."""
@@ -279,45 +280,72 @@ class ClientHub:
 
 
 class ClientLink:
-    """A client's end of the prompt socket."""
+    """A client's end of the prompt socket. Raises NoAnswer for what is no address."""
 
     def __init__(self, address: str, connect_s: float) -> None:
         self.address = address
+        self._connect_s = connect_s
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = _socket(self._context, zmq.DEALER, _ANSWER_BYTES)
         self._socket.setsockopt(zmq.IMMEDIATE, 1)
         self._socket.setsockopt(zmq.IPV6, int("[" in address))
-        self._socket.sndtimeo = int(connect_s * 1000)
+        self._monitor = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         try:
             self._socket.connect(address)
         except zmq.ZMQError as error:
             self.close()
             raise NoAnswer(f"{address!r} is no address: {error.strerror}; write tcp://HOST:PORT") from error
 
+    def fileno(self) -> int:
+        """For a loop of the caller's: readable when something has changed, as ZeroMQ's descriptors are (ZMQ_FD)."""
+        return self._socket.FD
+
     def send(self, message: wire.ClientMessage) -> None:
         """Send, waiting for a connection at most as long as the constructor was told. Raises NoAnswer."""
+        if not self.offer(message, self._connect_s):
+            raise NoAnswer(why_no_answer(self.address))
+
+    def offer(self, message: wire.ClientMessage, wait_s: float) -> bool:
+        """Send if there is a connection within `wait_s` seconds that takes it; whether it was sent."""
+        if not self._socket.poll(int(wait_s * 1000), zmq.POLLOUT):
+            return False
         try:
-            self._socket.send(wire.encode(message))
-        except zmq.Again as error:
-            raise NoAnswer(f"nothing listens at {self.address}; start `triptych serve`, or name its address") from error
+            self._socket.send(wire.encode(message), zmq.NOBLOCK)
+        except zmq.Again:  # the connection ended in this very moment
+            return False
+        return True
 
     def receive(self, timeout_s: float) -> tuple[wire.HubMessage, bytes | None] | None:
         """The next message and its binary frame, if it has one; None when `timeout_s` passes first.
 
-        Raises NoAnswer when what listens at the address is no server of ours.
+        Messages that this version does not know are left out. Raises NoAnswer when what listens at the address is no
+        server of ours.
         """
-        if not self._socket.poll(int(timeout_s * 1000)):
-            return None
-        message, *payload = self._socket.recv_multipart()
-        try:
-            return wire.decode_hub_message(message), payload[0] if payload else None
-        except wire.UNREADABLE as error:
-            raise NoAnswer(
-                f"what listens at {self.address} speaks another language, or another version of ours; "
-                "start `triptych serve`, or name its address"
-            ) from error
+        deadline = time.monotonic() + timeout_s
+        while self._socket.poll(max(0, int((deadline - time.monotonic()) * 1000))):
+            message, *payload = self._socket.recv_multipart()
+            try:
+                decoded = wire.decode_hub_message(message)
+            except wire.UNREADABLE as error:
+                raise NoAnswer(
+                    f"what listens at {self.address} speaks another language, or another version of ours; "
+                    "start `triptych serve`, or name its address"
+                ) from error
+            if decoded is not None:
+                return decoded, payload[0] if payload else None
+        return None
+
+    def dropped(self) -> bool:
+        """Whether a connection has ended since the last call. What the server still sent on it can be received."""
+        found = False
+        while self._monitor.poll(0):
+            self._monitor.recv_multipart()
+            found = True
+        return found
 
     def close(self) -> None:
         """Close, after what was sent (a cancel, say) has left or a moment has passed."""
+        self._socket.disable_monitor()
+        self._monitor.close(0)
         self._socket.close(200)
         self._context.term()

@@ -1,12 +1,13 @@
 """Every message between clients and the hub, and the only code that encodes or decodes one.
 
-JSON objects with a `type` field, strict, at most one binary frame after an `image` (CONTRACTS of the prompt socket).
+JSON objects with a `type` field, at most one binary frame after an answer. Requests are strict, answers are open to
+what newer servers add.
 What the hub and its stages say to each other is in stages.core.pipes.
 """
 
 import json
 import re
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -27,14 +28,18 @@ UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What decoding raises, whatever the bytes are."""
 
 
-class _Json(msgspec.Struct, frozen=True, tag_field="type", forbid_unknown_fields=True):
-    """Base of the messages between clients and the hub."""
+class _FromClient(msgspec.Struct, frozen=True, tag_field="type", forbid_unknown_fields=True):
+    """Base of what clients say. Strict: a field that is not known is a mistake, and would be missed without a word."""
+
+
+class _FromHub(msgspec.Struct, frozen=True, tag_field="type"):
+    """Base of what the hub answers. Clients ignore fields that they do not know: the server may be newer than they."""
 
 
 # Client to hub.
 
 
-class Submit(_Json, frozen=True, kw_only=True, tag="submit"):
+class Submit(_FromClient, frozen=True, kw_only=True, tag="submit"):
     """Make `n` images of `prompt`. None stands for the model's own default; a seed of None is drawn and reported."""
 
     id: str
@@ -66,17 +71,17 @@ class Submit(_Json, frozen=True, kw_only=True, tag="submit"):
     """Ask for a `traced` message with the stamps of every stage before `done`."""
 
 
-class Cancel(_Json, frozen=True, kw_only=True, tag="cancel"):
+class Cancel(_FromClient, frozen=True, kw_only=True, tag="cancel"):
     """Give up the prompt `id` of this client."""
 
     id: str
 
 
-class StatusRequest(_Json, frozen=True, kw_only=True, tag="status"):
+class StatusRequest(_FromClient, frozen=True, kw_only=True, tag="status"):
     """Ask for a `status` answer."""
 
 
-class TraceRequest(_Json, frozen=True, kw_only=True, tag="trace"):
+class TraceRequest(_FromClient, frozen=True, kw_only=True, tag="trace"):
     """Ask for a `trace` answer: what the whole pipeline did in the last so many seconds."""
 
     seconds: float = 30.0
@@ -87,7 +92,7 @@ ClientMessage = Submit | Cancel | StatusRequest | TraceRequest
 # Hub to client.
 
 
-class Accepted(_Json, frozen=True, kw_only=True, tag="accepted"):
+class Accepted(_FromHub, frozen=True, kw_only=True, tag="accepted"):
     """The prompt is in: `position` prompts wait before it; `eta_s` seconds until done, None before anything ran."""
 
     id: str
@@ -95,7 +100,7 @@ class Accepted(_Json, frozen=True, kw_only=True, tag="accepted"):
     eta_s: float | None
 
 
-class Waiting(_Json, frozen=True, kw_only=True, tag="waiting"):
+class Waiting(_FromHub, frozen=True, kw_only=True, tag="waiting"):
     """Said every second to a client that has heard nothing else: the prompt is still in, with a newer estimate."""
 
     id: str
@@ -103,7 +108,7 @@ class Waiting(_Json, frozen=True, kw_only=True, tag="waiting"):
     eta_s: float | None
 
 
-class Progress(_Json, frozen=True, kw_only=True, tag="progress"):
+class Progress(_FromHub, frozen=True, kw_only=True, tag="progress"):
     """Image `index` of the prompt is in `stage` and has finished `step` of `steps` there."""
 
     id: str
@@ -124,7 +129,7 @@ class Timings(msgspec.Struct, frozen=True):
     total_s: float
 
 
-class Preview(_Json, frozen=True, kw_only=True, tag="preview"):
+class Preview(_FromHub, frozen=True, kw_only=True, tag="preview"):
     """What image `index` looks like after `step` steps; a JPEG is the binary frame that follows."""
 
     id: str
@@ -132,7 +137,7 @@ class Preview(_Json, frozen=True, kw_only=True, tag="preview"):
     step: int
 
 
-class Image(_Json, frozen=True, kw_only=True, tag="image"):
+class Image(_FromHub, frozen=True, kw_only=True, tag="image"):
     """Image `index` of the prompt is done; its encoded bytes are the binary frame that follows."""
 
     id: str
@@ -158,20 +163,20 @@ class Slice(msgspec.Struct, frozen=True):
     step: int = 0
 
 
-class Traced(_Json, frozen=True, kw_only=True, tag="traced"):
+class Traced(_FromHub, frozen=True, kw_only=True, tag="traced"):
     """What `trace` asked for: every stamp of this prompt, in the order of their beginnings."""
 
     id: str
     slices: tuple[Slice, ...]
 
 
-class Done(_Json, frozen=True, kw_only=True, tag="done"):
+class Done(_FromHub, frozen=True, kw_only=True, tag="done"):
     """All images of the prompt have been sent. Terminal."""
 
     id: str
 
 
-class Failed(_Json, frozen=True, kw_only=True, tag="failed"):
+class Failed(_FromHub, frozen=True, kw_only=True, tag="failed"):
     """The prompt will not be finished; `code` is one of stages.core.errors. Terminal."""
 
     id: str
@@ -276,7 +281,7 @@ class Bottleneck(msgspec.Struct, frozen=True, kw_only=True):
     """The one change that would help most; empty where the figures support none."""
 
 
-class Status(_Json, frozen=True, kw_only=True, tag="status"):
+class Status(_FromHub, frozen=True, kw_only=True, tag="status"):
     """Answer to a status request."""
 
     state: Literal["starting", "serving", "draining"]
@@ -302,16 +307,29 @@ class Status(_Json, frozen=True, kw_only=True, tag="status"):
     hub_cpu_s: float
 
 
-class Trace(_Json, frozen=True, kw_only=True, tag="trace"):
+class Trace(_FromHub, frozen=True, kw_only=True, tag="trace"):
     """Answer to a trace request; the binary frame that follows is an orchestrator.recording.Recording."""
 
 
 HubMessage = Accepted | Waiting | Progress | Preview | Image | Traced | Done | Failed | Status | Trace
 
+News = Waiting | Progress | Preview
+"""What only says how far a prompt is: whoever misses one is told by the next."""
+
 _to_json = msgspec.json.Encoder().encode
 _client_message: msgspec.json.Decoder[ClientMessage] = msgspec.json.Decoder(ClientMessage)
 _hub_message: msgspec.json.Decoder[HubMessage] = msgspec.json.Decoder(HubMessage)
 
+
+class _Header(msgspec.Struct, frozen=True):
+    """What tells a message that this version does not know from one that is none."""
+
+    type: str
+
+
+_header: msgspec.json.Decoder[_Header] = msgspec.json.Decoder(_Header)
+_NEEDED = {kind.__struct_config__.tag for kind in get_args(HubMessage) if kind not in get_args(News)}
+"""Types of message that a client cannot do without; one of these that cannot be read is an error."""
 
 _WHY_CHARS = 300
 """How much of a decoder's message, which may quote the request, a client is told."""
@@ -325,9 +343,18 @@ def encode(message: ClientMessage | HubMessage) -> bytes:
     return _to_json(message)
 
 
-def decode_hub_message(frame: bytes) -> HubMessage:
-    """Decode what the hub sent to a client. Raises one of UNREADABLE."""
-    return _hub_message.decode(frame)
+def decode_hub_message(frame: bytes) -> HubMessage | None:
+    """Decode what the hub sent to a client; None for what a newer server says and this version can do without.
+
+    That is a message of an unknown type, or news with values that are unknown here (of a new kind of stage, say).
+    Raises one of UNREADABLE for all else that cannot be read.
+    """
+    try:
+        return _hub_message.decode(frame)
+    except msgspec.ValidationError:
+        if _header.decode(frame).type in _NEEDED:
+            raise
+        return None
 
 
 def decode_client_message(frame: bytes) -> ClientMessage:

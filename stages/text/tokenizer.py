@@ -57,7 +57,7 @@ class Tokenizer:
         self._max_windows = max_windows
 
     def encode(self, prompts: tuple[str, ...], syntax: Syntax = "plain") -> Windows:
-        """Every prompt as token ids and weights, filled up with empty windows to as many as the longest has.
+        """Every prompt (the negative ones first) as token ids and weights, all with as many windows as the longest.
 
         One window is what every CLIP pipeline feeds. A longer prompt is cut into windows of 75 tokens, each between
         marks of its own, padded as a short prompt is, and all that is encoded goes to the U-Net, middle marks
@@ -65,13 +65,9 @@ class Tokenizer:
         community pipeline lpw_stable_diffusion where the padding is the end mark (its `no_boseos_middle=False`).
         Raises BadRequest beyond `max_windows`, and as stages.text.emphasis does.
         """
-        rows = [self._windows(prompt, syntax) for prompt in prompts]
+        *negative, positive = prompts
+        rows = [self._negative(prompt, syntax) for prompt in negative] + [self._windows(positive, syntax)]
         count = max(len(windows) for windows in rows)
-        if count > self._max_windows:
-            raise BadRequest(
-                f"`prompt` fills {count} windows of {_INNER} tokens; {self._max_windows} of them, "
-                f"{self._max_windows * _INNER} tokens, are encoded at most (shorten it, or raise model.prompt_chunks)"
-            )
         marked = [[self._mark(tokens) for tokens in windows + [[]] * (count - len(windows))] for windows in rows]
         found = np.array(marked, np.float64)  # exact: ids are far below 2**53
         return Windows(found[..., 0].astype(np.int64), found[..., 1].astype(np.float32))
@@ -89,7 +85,19 @@ class Tokenizer:
             windows += [tokens[first : first + _INNER] for first in range(0, max(1, len(tokens)), _INNER)]
         if len(windows) > 1 and not windows[-1]:  # nothing came after the last BREAK
             windows.pop()
+        if len(windows) > self._max_windows:
+            raise BadRequest(
+                f"`prompt` fills {len(windows)} windows of {_INNER} tokens; {self._max_windows} of them, "
+                f"{self._max_windows * _INNER} tokens, are encoded at most (shorten it, or raise model.prompt_chunks)"
+            )
         return windows
+
+    def _negative(self, prompt: str, syntax: Syntax) -> list[list[_Token]]:
+        try:
+            return self._windows(prompt, syntax)
+        except BadRequest as error:  # which of the two it is, the user has to be told
+            what = error.message.removeprefix("`prompt`")
+            raise BadRequest(f"`negative_prompt`{'' if what != error.message else ':'} {what.lstrip()}") from error
 
     def _tokens(self, pieces: list[Piece]) -> list[_Token]:
         texts = [piece.text for piece in pieces]

@@ -12,20 +12,21 @@ from tests.unit.statuses import status
 DEADLINE_S = 20.0
 TIMINGS = wire.Timings(queue_s=5.0, text_s=0.1, unet_s=0.2, vae_s=0.3, total_s=6.2)
 
-Answer = wire.HubMessage | tuple[wire.HubMessage, bytes]
+Answer = wire.HubMessage | tuple[wire.HubMessage, bytes] | bytes
+"""A message, one with a frame, or what a client should make of itself."""
 Answers = Callable[[wire.ClientMessage], Iterator[Answer]]
 
 
 class FakeHub:
     """A server that answers as told, in a thread of the test."""
 
-    def __init__(self) -> None:
+    def __init__(self, address: str | None = None) -> None:
         self.answers: Answers = painted
         self.received: list[wire.ClientMessage] = []
         self.told = threading.Condition()
         self._stop = threading.Event()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._hub = ClientHub(self._context, private_address())
+        self._hub = ClientHub(self._context, address or private_address())
         self.address = self._hub.address
         self._thread = threading.Thread(target=self._serve)
 
@@ -51,6 +52,9 @@ class FakeHub:
             for peer, frame in self._hub.receive():
                 message = wire.decode_client_message(frame)
                 for answer in self.answers(message):
+                    if isinstance(answer, bytes):
+                        self._hub.socket.send_multipart((peer.routing_id, answer))
+                        continue
                     answered, payload = answer if isinstance(answer, tuple) else (answer, None)
                     self._hub.send(peer.routing_id, answered, payload)
                 with self.told:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.bench.drive import SILENCE_S, Played, play
+from orchestrator.bench.drive import Played, play
 from orchestrator.bench.workload import Arrival
 from orchestrator.client import Event
 from stages.core import wire
@@ -30,11 +30,7 @@ class Server:
     def clock(self) -> float:
         return self.now
 
-    def send(self, message: wire.ClientMessage) -> None:
-        if isinstance(message, wire.Cancel):
-            self.cancelled.append(message.id)
-            return
-        assert isinstance(message, wire.Submit)
+    def send(self, message: wire.Submit) -> None:
         self.now += self._send_s
         self.sent.append((self.now - 100.0, message.id))
         self.out += 1
@@ -51,6 +47,9 @@ class Server:
                 )
             self._answer(takes, wire.Done(id=message.id))
 
+    def cancel(self, *ids: str) -> None:
+        self.cancelled += ids
+
     def _answer(self, after_s: float, message: wire.HubMessage) -> None:
         self._count += 1
         heapq.heappush(self._due, (self.now + after_s, self._count, message))
@@ -58,6 +57,8 @@ class Server:
     def receive(self, timeout_s: float) -> Event | None:
         if not self._due or self._due[0][0] > self.now + timeout_s:
             self.now += timeout_s
+            if self.out and self.now > 1000.0:
+                raise NoAnswer("the server has been silent")
             return None
         at, _, message = heapq.heappop(self._due)
         self.now = max(self.now, at)
@@ -121,11 +122,10 @@ def test_a_server_that_says_nothing_any_more_is_gone() -> None:
     with pytest.raises(NoAnswer, match="silent"):
         server.play([arrival(0, "1.0"), arrival(1, "never")])
     assert server.cancelled == ["1"]
-    assert server.now - 100.0 < SILENCE_S + 3.0
 
 
 def test_silence_between_arrivals_is_nothing_to_worry_about() -> None:
-    played = Server().play([arrival(0, "1.0", 0.0), arrival(1, "1.0", 10 * SILENCE_S)])
+    played = Server().play([arrival(0, "1.0", 0.0), arrival(1, "1.0", 300.0)])
     assert [record.latency_s for record in played.records] == [1.0, 1.0]
 
 

@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 from orchestrator import launch
-from orchestrator.cli.connection import Connection, connect
+from orchestrator.cli.connection import connect
 from orchestrator.cli.options import Private
 from orchestrator.client import Client
 from orchestrator.launch import Pipeline, private_pipeline
 from stages.core import wire
 from stages.core.errors import ConfigError, StartFailed, TriptychError
 from tests.unit.fake_hub import FakeHub
+from tests.unit.statuses import status
 
 DEADLINE_S = 20.0
 
@@ -126,20 +127,26 @@ def test_a_mistake_in_the_configuration_starts_nothing(monkeypatch: pytest.Monke
 
 def test_what_ended_our_pipeline_is_told_instead_of_silence(start: Start) -> None:
     pipeline = start("import sys; print('triptych: error: cause', file=sys.stderr); sys.exit(3)")
-    with Client("ipc://@nobody", 0.01) as client:
-        connection = Connection(client, DEADLINE_S, pipeline)
+    with Client("ipc://@nobody", DEADLINE_S, pipeline=pipeline) as client:
+        for ask in (client.status, client.wait_serving, lambda: client.submit(wire.Submit(id="a", prompt="a"))):
+            with pytest.raises(StartFailed, match="cause"):
+                ask()
         with pytest.raises(StartFailed, match="cause"):
-            connection.send(wire.StatusRequest())
-        with pytest.raises(StartFailed, match="cause"):
-            connection.receive(0.0)
+            list(iter(lambda: client.receive(0.0), "never"))
+
+
+def test_a_pipeline_that_takes_too_long_is_given_up(start: Start) -> None:
+    pipeline = start("import time; time.sleep(60)")
+    with FakeHub() as hub, Client(hub.address, DEADLINE_S, pipeline=pipeline) as client:
+        hub.answers = lambda message: iter([status(state="starting")])
+        with pytest.raises(StartFailed, match="not loaded within 0 s"):
+            client.wait_serving(timeout_s=0.05)
 
 
 def test_prompts_that_our_pipeline_lets_go_end_with_its_reason(start: Start) -> None:
     pipeline = start("import sys, time; print('triptych: error: cause', file=sys.stderr); sys.exit(3)")
     let_go = wire.Failed(id="a", code="shutting_down", message="stopped", retryable=True)
-    with FakeHub() as hub, Client(hub.address, DEADLINE_S) as client:
+    with FakeHub() as hub, Client(hub.address, DEADLINE_S, pipeline=pipeline) as client:
         hub.answers = lambda message: iter([let_go])
-        connection = Connection(client, DEADLINE_S, pipeline)
-        connection.receive(0.0)  # connects, with a status request
         with pytest.raises(StartFailed, match="cause"):
-            connection.receive(DEADLINE_S)
+            list(client.submit(wire.Submit(id="a", prompt="a")))

@@ -1,4 +1,5 @@
 import argparse
+import importlib
 import io
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from orchestrator.__main__ import COMMANDS, main
 from orchestrator.cli import options
 from orchestrator.cli.options import Private, Remote
 from orchestrator.cli.parser import Parser
+from stages.core import config
 from stages.core.errors import ConfigError, ModelError, NoAnswer, StageLost, StartFailed, TriptychError
 
 Captured = pytest.CaptureFixture[str]
@@ -222,6 +224,53 @@ def test_pictures_go_where_is_said() -> None:
     assert options.out(parsed(["-o", "x"]), {"TRIPTYCH_OUT": "e"}) == Path("x")
     assert options.out(parsed([]), {"TRIPTYCH_OUT": "e"}) == Path("e")
     assert options.out(parsed([]), {}) == Path("triptych-out")
+
+
+PATHS = [
+    ("generate", ["x", "-o", "{}"], "out"),
+    ("generate", ["x", "--trace", "{}"], "trace"),
+    ("generate", ["x", "-c", "{}"], "config"),
+    ("stream", ["-o", "{}"], "out"),
+    ("serve", ["{}"], "config"),
+    ("check", ["{}"], "config"),
+    ("bench", ["--mix", "{}"], "mix"),
+    ("bench", ["--plot", "{}"], "plot"),
+    ("trace", ["-o", "{}"], "out"),
+    ("tune", ["{}", "--latency-cap", "1"], "config"),
+    ("tune", ["--latency-cap", "1", "-o", "{}"], "out"),
+    ("tune", ["--latency-cap", "1", "--plot", "{}"], "plot"),
+    ("plan", ["--cores", "1", "--profile", "{}"], "profile"),
+    ("plan", ["--cores", "1", "--profile", "x", "--plot", "{}"], "plot"),
+]
+
+
+@pytest.mark.parametrize(("name", "words", "option"), PATHS)
+def test_the_home_folder_is_meant_where_no_shell_has_seen_it(
+    name: str, words: list[str], option: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    _, args = program.parse([name, *(word.format("~/x y") for word in words)])
+    assert getattr(args, option) == Path("/home/me/x y")
+    _, args = program.parse([name, *(word.format("~no-such-user/x") for word in words)])
+    assert getattr(args, option) == Path("~no-such-user/x")
+
+
+def test_no_path_option_is_forgotten() -> None:
+    for name in COMMANDS:
+        parser = Parser("", "")
+        importlib.import_module(f"orchestrator.cli.{name}").arguments(parser)
+        assert not [action.dest for action in parser._actions if action.type is Path]
+
+
+def test_the_home_folder_is_meant_in_variables_and_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert options.out(parsed([]), {"TRIPTYCH_OUT": "~/x"}) == Path("/home/me/x")
+    assert options.config_path(parsed([]), {"TRIPTYCH_CONFIG": "~/x"}) == Path("/home/me/x")
+    assert options.target(parsed(["--connect", "ipc://~/s"]), {}) == Remote("ipc:///home/me/s")
+    assert options.target(parsed([]), {"TRIPTYCH_CONNECT": "ipc://~/s"}) == Remote("ipc:///home/me/s")
+    assert options.address(parsed(["--connect", "ipc://~/s"]), {}) == "ipc:///home/me/s"
+    assert options.address(parsed(["--connect", "tcp://~:1"]), {}) == "tcp://~:1"
+    assert config.load(None, ["listen.socket=ipc://~/s"], environ={}).listen.socket == "ipc:///home/me/s"
 
 
 def test_a_command_asks_the_default_address_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from orchestrator.weights import card, locate
 from stages.core.config import Config, ModelConfig
 from stages.core.errors import ConfigError, ModelError
 from stages.core.model import demo_folder, ir
+from tests.inherited import ignoring
 from tests.unit.cards import machine
 from tests.unit.hf_hub import COMMIT, HfHub
 
@@ -432,8 +433,9 @@ def test_offline_the_cache_is_served(cache: Path) -> None:
     assert err == "triptych: error: org/other: not in the cache, and HF_HUB_OFFLINE forbids the network\n"
 
 
-def test_ctrl_c_ends_a_download_at_once_and_leaves_no_half_file(cache: Path) -> None:
-    """In a process of its own, whose library waits in a thread as a download does."""
+@contextmanager
+def downloading(begun: Path, *ignored: int) -> Iterator["subprocess.Popen[str]"]:
+    """A process whose library waits in a thread as a download does, born to ignore these signals and no others."""
     code = """
 import sys, threading, time
 from orchestrator.download import download
@@ -446,13 +448,28 @@ def fetch(hub_id, revision, patterns, bars):
 
 download("org/sd", fetch=fetch)
 """
+    command = [sys.executable, "-c", code, str(begun)]
+    with ignoring(*ignored), subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "begun\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def test_ctrl_c_ends_a_download_at_once_and_leaves_no_half_file(cache: Path) -> None:
     begun = cache.parent / "blob.incomplete"
-    with subprocess.Popen([sys.executable, "-c", code, str(begun)], stdout=subprocess.PIPE, text=True) as process:
-        killer = threading.Timer(DEADLINE_S, process.kill)
-        killer.start()
-        assert process.stdout is not None
-        assert process.stdout.readline() == "begun\n"
+    with downloading(begun) as process:
         process.send_signal(signal.SIGINT)
-        assert process.wait() == -signal.SIGINT
-        killer.cancel()
+        assert process.wait(DEADLINE_S) == -signal.SIGINT
     assert not begun.exists()
+
+
+def test_a_download_that_was_started_to_ignore_ctrl_c_goes_on(cache: Path) -> None:
+    begun = cache.parent / "blob.incomplete"
+    with downloading(begun, signal.SIGINT) as process:
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)  # which comes behind it, and which nobody ignores
+        assert process.wait(DEADLINE_S) == -signal.SIGTERM
+    assert begun.exists()

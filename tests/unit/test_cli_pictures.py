@@ -107,8 +107,9 @@ def test_files_have_the_permissions_of_any_other_file(folder: Folder, tmp_path: 
 
 def test_a_folder_that_cannot_be_is_an_error_of_usage(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match="choose another -o"):
-        Folder(tmp_path / "file" / "out").open()
+    for path in (tmp_path / "file" / "out", tmp_path / "file", Path("/dev/full")):
+        with pytest.raises(ConfigError, match="Not a directory; choose another -o"):
+            Folder(path).open()
 
 
 def test_the_limits_leave_room_for_the_rest_of_the_name() -> None:

@@ -1,3 +1,4 @@
+import codecs
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from orchestrator.cli.prompts import Lines, parse
 from stages.core import wire
-from stages.core.errors import BadRequest
+from stages.core.errors import BadRequest, ConfigError
 
 DEFAULTS = wire.Submit(id="", prompt="", negative_prompt="blurry", steps=4, seed=1)
 Taken = tuple[int, bytes]
@@ -85,7 +86,7 @@ class Pipe(NamedTuple):
 def pipe() -> Iterator[Pipe]:
     ours, theirs = os.pipe()
     ends = [theirs]
-    yield Pipe(Lines(ours), lambda data: (os.write(theirs, data), None)[1], lambda: os.close(ends.pop()))
+    yield Pipe(Lines(ours, "the pipe"), lambda data: (os.write(theirs, data), None)[1], lambda: os.close(ends.pop()))
     for descriptor in (ours, *ends):
         os.close(descriptor)
 
@@ -118,11 +119,32 @@ def test_a_line_that_is_too_long_is_refused_and_the_next_one_read(tmp_path: Path
     path = tmp_path / "prompts"
     path.write_bytes(b"x" * (5 * wire.MAX_REQUEST_BYTES) + b"\na cat\n")
     with path.open("rb") as file:
-        lines = Lines(file.fileno())
+        lines = Lines(file.fileno(), "the file")
         taken = lines.take(0.0)
         assert taken is not None
         assert wire.MAX_REQUEST_BYTES < len(taken[1]) < wire.MAX_REQUEST_BYTES + (1 << 17)
         assert lines.take(0.0) == (2, b"a cat")
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_line(pipe: Pipe) -> None:
+    pipe.write(codecs.BOM_UTF8 + b'{"prompt": "a cat"}\n' + codecs.BOM_UTF8 + b"a dog\n")
+    assert pipe.lines.take(0.0) == (1, b'{"prompt": "a cat"}')
+    assert pipe.lines.take(0.0) == (2, codecs.BOM_UTF8 + b"a dog")
+
+
+def test_an_empty_file_with_a_byte_order_mark_is_a_blank_line(pipe: Pipe) -> None:
+    pipe.write(codecs.BOM_UTF8)
+    pipe.close()
+    assert pipe.lines.take(0.0) == (1, b"")
+
+
+def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+    descriptor = os.open(tmp_path / "x", os.O_WRONLY | os.O_CREAT)
+    try:
+        with pytest.raises(ConfigError, match="the file cannot be read: Bad file descriptor; name a file of prompts"):
+            Lines(descriptor, "the file").take(0.0)
+    finally:
+        os.close(descriptor)
 
 
 @given(st.lists(st.text(st.characters(exclude_characters="\n", exclude_categories=["Cs"]), max_size=9)), st.booleans())
@@ -132,7 +154,7 @@ def test_all_lines_are_taken_in_order_and_numbered(texts: list[str], newline: bo
     try:
         os.write(theirs, b"\n".join(whole) + (b"\n" if newline and whole else b""))
         os.close(theirs)
-        lines = Lines(ours)
+        lines = Lines(ours, "the pipe")
         taken: list[Taken] = []
         while not lines.ended:
             if (line := lines.take(0.0)) is not None:

@@ -10,6 +10,7 @@ from orchestrator import hub
 from orchestrator.__main__ import main
 from orchestrator.cli import serve, status
 from orchestrator.hub import Ready
+from orchestrator.output import CannotWrite
 from stages.core import wire
 from stages.core.config import Config
 from stages.core.errors import StartFailed
@@ -82,6 +83,17 @@ def test_serve_hands_over_the_configuration_and_the_life_line(
     assert main(["serve", "--set", "pipeline.queue_limit=5", "--lifeline-fd", "17", "--json"]) == 0
     assert served == [5, 17]
     assert capsys.readouterr().out == serve.line(READY, as_json=True) + "\n"
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(), CannotWrite("the disk is full")])
+def test_a_ready_line_that_nobody_can_read_is_no_reason_not_to_serve(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unwritable(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(serve, "print", unwritable, raising=False)
+    serve._say("ready")
 
 
 def test_a_pipeline_that_does_not_start_is_status_3(

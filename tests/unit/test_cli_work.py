@@ -1,19 +1,20 @@
+import errno
 import hashlib
 import json
 import os
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from orchestrator.__main__ import main
-from orchestrator.cli import connection
-from orchestrator.cli.options import Remote
 from orchestrator.cli.report import PlainReport
 from orchestrator.cli.session import WINDOW
+from orchestrator.client import Client, liveness
 from stages.core import wire
 from tests.unit.fake_hub import DEADLINE_S, Answer, FakeHub, failing, painted
 from tests.unit.statuses import status
@@ -177,7 +178,7 @@ def test_a_prompt_refused_for_lack_of_room_is_sent_again(
 def test_no_more_is_sent_than_the_window_holds(
     hub: FakeHub, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(connection.ASK_S, "serving", 0.0)
+    monkeypatch.setitem(liveness.ASK_S, "serving", 0.0)
     unanswered: list[wire.Submit] = []
     most = 0
 
@@ -228,6 +229,32 @@ def test_a_file_that_is_not_there_is_an_error_of_usage(out: Path, capsys: Captur
     assert capsys.readouterr().err == "triptych: error: /nonexistent/prompts: No such file or directory\n"
 
 
+def test_a_folder_of_prompts_is_an_error_of_usage(hub: FakeHub, out: Path, tmp_path: Path, capsys: Captured) -> None:
+    assert main(["stream", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == f"triptych: error: {tmp_path}: a folder; name a file of prompts in it\n"
+    assert hub.received == []
+
+
+def test_a_trace_that_cannot_be_written_is_told_before_anything_is_asked(
+    hub: FakeHub, out: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    for words in (["generate", "a cat", "--trace"], ["trace", "-o"]):
+        assert main([*words, str(tmp_path / "none" / "t.json")]) == 2
+        assert "cannot write the trace to" in capsys.readouterr().err
+    assert hub.received == []
+
+
+def test_a_full_disk_is_one_line_and_a_failure(
+    hub: FakeHub, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    def full(path: Path, content: bytes) -> bool:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("orchestrator.cli.pictures._write_new", full)
+    assert main(["generate", "a cat"]) == 1
+    assert capsys.readouterr().err.endswith(": No space left on device; make room there, or choose another -o\n")
+
+
 def test_ctrl_c_gives_up_what_is_outstanding(
     hub: FakeHub, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
@@ -254,7 +281,7 @@ def test_a_trace_is_asked_for_and_written(hub: FakeHub, out: Path, tmp_path: Pat
 
 
 def test_nothing_listens(tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
-    monkeypatch.setitem(connection.REACH_S, Remote, 0.0)
+    monkeypatch.setattr("orchestrator.cli.connection.Client", partial(Client, connect_s=0.0))
     address = f"ipc://{tmp_path}/nobody"
     assert main(["generate", "a cat", "--connect", address]) == 3
     assert f"nothing listens at {address}" in capsys.readouterr().err
@@ -270,7 +297,7 @@ def test_another_server_at_the_same_address_is_noticed(
             yield status(hub_pid=next(pids))
 
     hub.answers = answers
-    monkeypatch.setitem(connection.ASK_S, "serving", 0.0)
+    monkeypatch.setitem(liveness.ASK_S, "serving", 0.0)
     assert main(["generate", "a cat"]) == 3
     assert "was restarted" in capsys.readouterr().err
 
@@ -279,7 +306,7 @@ def test_a_silent_server_is_given_up(
     hub: FakeHub, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     hub.answers = lambda message: iter(())
-    monkeypatch.setattr(connection, "SILENCE_S", 0.3)
+    monkeypatch.setattr("orchestrator.cli.connection.Client", partial(Client, silence_s=0.3))
     assert main(["generate", "a cat"]) == 3
     assert "silent" in capsys.readouterr().err
 

@@ -336,13 +336,37 @@ def test_what_is_no_address_is_refused_by_name(address: str) -> None:
     assert repr(address) in refused.value.message
 
 
-@pytest.mark.parametrize("answer", [b"hello", b"\xff", b'{"type": "of another version"}', b"[" * 100_000])
+@pytest.mark.parametrize("answer", [b"hello", b"\xff", b'{"type": 7}', b'{"type": "image"}', b"[" * 100_000])
 def test_a_server_of_another_protocol_is_no_answer(answer: bytes, client_hub: ClientHub, client: ClientLink) -> None:
     client.send(wire.StatusRequest())
     [(peer, _)] = arrivals(client_hub, 1)
     client_hub.socket.send_multipart((peer.routing_id, answer))
     with pytest.raises(NoAnswer, match=f"what listens at {client.address} speaks another language"):
         client.receive(20)
+
+
+def test_what_only_newer_clients_know_is_left_out(client_hub: ClientHub, client: ClientLink) -> None:
+    client.send(wire.StatusRequest())
+    [(peer, _)] = arrivals(client_hub, 1)
+    client_hub.socket.send_multipart((peer.routing_id, b'{"type": "of another version"}', b"a frame"))
+    assert client_hub.send(peer.routing_id, DONE)
+    assert client.receive(20) == (DONE, None)
+
+
+def test_a_client_sees_that_its_connection_has_ended(listen: Listen, ipc: Path) -> None:
+    hub = listen(f"ipc://{ipc}")
+    client = ClientLink(hub.address, connect_s=20)
+    client.send(wire.StatusRequest())
+    [(peer, _)] = arrivals(hub, 1)
+    assert not client.dropped()
+    assert hub.send(peer.routing_id, DONE)
+    hub.close(1000)
+    deadline = time.monotonic() + DEADLINE_MS / 1000
+    while not client.dropped():
+        assert time.monotonic() < deadline
+    assert client.receive(20) == (DONE, None), "what was said before is not lost"
+    assert not client.offer(wire.StatusRequest(), 0.0)
+    client.close()
 
 
 @pytest.mark.skipif(not unix.has_dualstack_ipv6(), reason="this machine has no IPv6")

@@ -101,6 +101,22 @@ def test_more_windows_than_the_limit_are_refused(syntax: str, prompt: str) -> No
     )
 
 
+@pytest.mark.parametrize(
+    ("syntax", "prompt", "says"),
+    [
+        ("plain", "cat " * 226, "`negative_prompt` fills 4 windows of 75 tokens"),
+        ("a1111", "[cat:dog:3]", "`negative_prompt`: editing"),
+    ],
+)
+def test_a_negative_prompt_that_is_refused_is_called_that(syntax: Any, prompt: str, says: str) -> None:
+    with pytest.raises(BadRequest) as refused:
+        TOKENIZER.encode((prompt, "a dog"), syntax)
+    assert refused.value.message.startswith(says)
+    with pytest.raises(BadRequest) as refused:
+        TOKENIZER.encode(("a dog", prompt), syntax)
+    assert "negative_prompt" not in refused.value.message
+
+
 # Folders.
 
 # transformers 5 reads vocab.json and merges.txt by a way of tokenizers that has been deprecated for years.

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator import trace
+from orchestrator.output import CannotWrite
 from stages.core import wire
-from stages.core.errors import ConfigError
 from stages.core.wire import Slice
 
 MS = 1_000_000
@@ -171,9 +171,9 @@ def test_nothing_traced_is_an_empty_trace(tmp_path: Path) -> None:
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot write the trace to"):
+    with pytest.raises(CannotWrite, match="cannot write the trace to"):
         trace.write(tmp_path / "none" / "trace.json", [])
     (tmp_path / "folder").mkdir()
-    with pytest.raises(ConfigError, match="Is a directory"):
+    with pytest.raises(CannotWrite, match="Is a directory"):
         trace.write(tmp_path / "folder", [])
     assert list(tmp_path.iterdir()) == [tmp_path / "folder"]

@@ -3,6 +3,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from orchestrator.output import CannotWrite
 from orchestrator.tuning import plot, report
 from orchestrator.tuning.calibrate import calibrate
 from orchestrator.tuning.foretell import Foretelling
@@ -93,15 +94,8 @@ def test_the_pictures_are_drawn(tmp_path: Path) -> None:
     plot.draw_paper(tmp_path / "paper.svg", "SIMULATED", rows)
     assert (tmp_path / "tuned.png").read_bytes().startswith(b"\x89PNG")
     assert b"SIMULATED" in (tmp_path / "paper.svg").read_bytes() or (tmp_path / "paper.svg").stat().st_size > 1000
-    with pytest.raises(ConfigError, match="cannot write the picture"):
+    with pytest.raises(CannotWrite, match="cannot write the plot"):
         plot.draw_paper(tmp_path / "none" / "paper.png", "SIMULATED", rows)
-
-
-def test_a_picture_without_matplotlib_is_refused_before_anything_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plot, "find_spec", lambda name: None)
-    plot.check(None)
-    with pytest.raises(ConfigError, match=r"pip install 'triptych\[plot\]'"):
-        plot.check(Path("x.png"))
 
 
 def test_layouts_on_paper_are_compared() -> None:
