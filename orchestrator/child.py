@@ -11,6 +11,9 @@ import msgspec
 
 from stages.core.config import StageSpec
 
+_SENT_BY_OTHERS = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+"""By the kernel when memory runs out, by whoever administers the machine, by a test."""
+
 
 def environment() -> dict[str, str]:
     """Ours, and that a child runs the code we run, not a namesake in the current folder."""
@@ -60,6 +63,11 @@ class Child:
     def kill(self) -> None:
         """End it at once."""
         self._process.kill()
+
+    @property
+    def killed(self) -> bool:
+        """Once it is reaped: whether it died of a signal that others send, and not of a fault of its own."""
+        return -(self._process.returncode or 0) in _SENT_BY_OTHERS
 
     def reap(self) -> str:
         """After the pidfd has become readable: how it ended, in words."""

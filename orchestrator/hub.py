@@ -348,15 +348,17 @@ class Hub:
             log.warning("%s (process %d) %s", stage, child.pid, how)
         self._lease(self._leases.yielded(stage, more=False))
         self._recorder.lost(stage, child.pid, time.monotonic_ns())
-        self._route(self._router.lost(stage, time.monotonic_ns()))
+        self._route(self._router.lost(stage, time.monotonic_ns(), killed=child.killed))
         self._supervise(self._supervisor.exited(stage, how, time.monotonic()))
 
-    def _attend(self, client: bytes, frame: bytes) -> None:
+    def _attend(self, client: bytes, frame: bytes | None) -> None:
         """Answer one request of a client, whatever it is and whatever comes of it."""
         try:
+            if frame is None:
+                raise BadRequest("a request is one frame, of JSON (a DEALER sends no empty frame before it)")
             message = wire.decode_client_message(frame)
         except BadRequest as error:
-            self._clients.send(client, wire.Failed.of(wire.id_of_broken(frame), error))
+            self._clients.send(client, wire.Failed.of(wire.id_of_broken(frame or b""), error))
             return
         try:
             self._do(client, message)

@@ -55,9 +55,9 @@ class Job:
     taken: bool = False
     """Whether the stage that has it has said that it works on it."""
     deaths: int = 0
-    """Of stages that worked on it and had nothing else, all at `died_at`."""
-    unseen_deaths: int = 0
-    """The same of stages that had not said yet that they worked on it."""
+    """Faults of stages that worked on it and had nothing else, all at `died_at`."""
+    doubtful_deaths: int = 0
+    """The same of stages that were killed by others, or had not said yet that they worked on it."""
     died_at: tuple[Kind, int] | None = None
     """Kind of stage and step at which the last of them died."""
     spoiled: int = 0

@@ -43,10 +43,11 @@ from stages.core.order import Claim
 from stages.core.wire import KINDS, Kind
 
 MAX_DEATHS = 2
-"""Deaths of stages that worked on a job alone, at one step of it, after which it is taken for their cause."""
+"""Faults of stages that worked on a job alone, at one step of it, after which it is taken for their cause."""
 
-MAX_UNSEEN_DEATHS = 5
-"""The same where they had not said yet that they worked on it: that may be chance, or the message died with them."""
+MAX_DOUBTFUL_DEATHS = 5
+"""The same where they were killed by others, or had not said yet that they worked on it. That is chance, most likely;
+but a prompt may also make a stage ask for so much memory that the kernel kills it, every time."""
 
 MAX_SPOILED = 8
 """Spoiled data after which a job is given up. Whoever spoils them, it is not the prompt."""
@@ -260,9 +261,10 @@ class Router:
         self._stages[stage].pid = pid
         return self._pump(now_ns)
 
-    def lost(self, stage: str, now_ns: int) -> list[Action]:
-        """A stage process has died. Every job that it had may be the cause: each has a stage to itself from now on,
-        until it has come a step further.
+    def lost(self, stage: str, now_ns: int, *, killed: bool = False) -> list[Action]:
+        """A stage process has died; `killed` if by others.
+
+        Every job that it had may be the cause: each has a stage to itself from now on, until it has come a step further.
         """
         state = self._stages[stage]
         state.pid = None
@@ -280,22 +282,22 @@ class Router:
                 self._forget(job, now_ns)
                 continue
             job.suspect = True
-            if alone and self._convicted(job):
+            if alone and self._convicted(job, killed):
                 self._fail(job.prompt, StageLost("stages died more than once at this prompt"), now_ns)
             else:
                 self._again(job, now_ns)
         return self._pump(now_ns)
 
-    def _convicted(self, job: Job) -> bool:
+    def _convicted(self, job: Job, killed: bool) -> bool:
         """Count the death of a stage that had only this job; whether it was one too many."""
         at = (job.kind, self._step_of(job))
         if at != job.died_at:
-            job.died_at, job.deaths, job.unseen_deaths = at, 0, 0
-        if job.taken:
+            job.died_at, job.deaths, job.doubtful_deaths = at, 0, 0
+        if job.taken and not killed:
             job.deaths += 1
         else:
-            job.unseen_deaths += 1
-        return job.deaths >= MAX_DEATHS or job.deaths + job.unseen_deaths >= MAX_UNSEEN_DEATHS
+            job.doubtful_deaths += 1
+        return job.deaths >= MAX_DEATHS or job.deaths + job.doubtful_deaths >= MAX_DOUBTFUL_DEATHS
 
     def _step_of(self, job: Job) -> int:
         """The step at which the job stands: that of its checkpoint, which may be ahead of what was told."""

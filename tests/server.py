@@ -19,6 +19,8 @@ from tests.inherited import ignoring
 STUBS = tuple(f"stage.{kind}.implementation=tests.proc.stubs:Stub{kind.capitalize()}" for kind in wire.KINDS)
 """Overrides that put the stub stages in."""
 
+TRIPTYCH = (sys.executable, "-m", "orchestrator")
+
 DEADLINE_S = 60.0
 """Generous: machines are slow and noisy, and a test that waits this long has failed."""
 
@@ -29,13 +31,17 @@ class Server:
     """A running `triptych serve`."""
 
     def __init__(
-        self, overrides: Iterable[str], address: str, cache: Path | None = None, ignored: Iterable[int] = ()
+        self,
+        overrides: Iterable[str],
+        address: str,
+        cache: Path | None = None,
+        ignored: Iterable[int] = (),
+        command: Sequence[str] = TRIPTYCH,
     ) -> None:
         self.address = address
         with ignoring(*ignored):
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "orchestrator", "serve", f"--set=listen.socket={address}"]
-                + [f"--set={override}" for override in overrides],
+                [*command, "serve", f"--set=listen.socket={address}"] + [f"--set={override}" for override in overrides],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 start_new_session=True,
@@ -50,6 +56,7 @@ class Server:
             assert selector.select(DEADLINE_S), "no ready line in time"
         line = self.process.stdout.readline().decode()
         assert line, f"ended before it was ready: {self.end()}"
+        self.address = line.split()[3]  # a port of * has a number now
         return line
 
     def end(self) -> tuple[int, str]:
@@ -79,12 +86,13 @@ def serving(
     ready: bool = True,
     cache: Path | None = None,
     ignored: Iterable[int] = (),
+    command: Sequence[str] = TRIPTYCH,
 ) -> Iterator[Server]:
     """A server until the end of the block, then stopped if it still runs; what it remembers lies in `cache`.
 
-    It is born to ignore the signals in `ignored`.
+    It is born to ignore the signals in `ignored`, and started by `command`.
     """
-    server = Server(overrides, address or private_address(), cache, ignored)
+    server = Server(overrides, address or private_address(), cache, ignored, command)
     try:
         if ready:
             server.wait_ready()

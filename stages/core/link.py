@@ -245,17 +245,15 @@ class ClientHub:
         self._file = _file_of(address)
         self.connections = Connections(self.socket, connections)
 
-    def receive(self) -> Iterator[tuple[Peer, bytes]]:
-        """All requests that have arrived, undecoded, each with its sender; what is no request is dropped."""
+    def receive(self) -> Iterator[tuple[Peer, bytes | None]]:
+        """All requests that have arrived, undecoded, each with its sender; None for what is not one frame."""
         for _ in range(_REQUESTS_AT_ONCE):  # no client, however busy, keeps the hub from its stages
             try:
                 frames = self.socket.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 return
-            if len(frames) != 2:
-                continue
-            uid, _pid = _credentials(frames[1])
-            yield Peer(bytes(frames[0].buffer), uid), frames[1].bytes
+            uid, _pid = _credentials(frames[-1])
+            yield Peer(bytes(frames[0].buffer), uid), frames[1].bytes if len(frames) == 2 else None
 
     def send(self, routing_id: bytes, message: wire.HubMessage, payload: bytes | None = None) -> bool:
         """Send, never waiting. False if the client is gone, or reads so slowly that it might as well be."""

@@ -1,12 +1,13 @@
 """Stages without models: the same arithmetic every time, the pace and the mishaps a test asks for in its prompt.
 
-`[crash]` in a prompt kills the U-Net process that works on it, `[error]` raises there, `[slow]` makes every step
+`[crash]` in a prompt is a fault of the U-Net process that works on it, `[error]` raises there, `[slow]` makes every step
 take a tenth of a second. They run inside real stage processes, so pacing them by sleeping is part of the stub.
 """
 
 import hashlib
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 
@@ -15,6 +16,7 @@ import numpy as np
 from stages.core.board import Doing
 from stages.core.checkpoint import Checkpoint
 from stages.core.pipes import Put, Report, Run, RunText, RunUnet, RunVae, Stepped, Took
+from stages.core.region import Region
 from stages.stage import OneByOne, Stage
 from stages.vae.picture import encode
 
@@ -74,7 +76,8 @@ class StubUnet(Stage):
             yield Took(run.job, began, step, run.steps)
         crash, error, slow = embeds[:3]
         if crash:
-            os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(_PACE_S * 5)  # in the midst of the forward, as faults are
+            os.kill(os.getpid(), signal.SIGSEGV)
         if error:
             raise ValueError("asked for by the prompt")
         if step < run.steps:  # else a process that died had done the last step, and could not say so any more
@@ -91,6 +94,39 @@ class StubUnet(Stage):
             yield Put(run.job, run.output, SHAPE, self._taken.pop(run.job), time.monotonic_ns())
         if self.idle:
             self.beacon.beat(Doing.IDLE)
+
+
+class PackingUnet(StubUnet):
+    """Steps all its jobs at once, as rows of one forward: one that crashes takes all of them with it."""
+
+    def step(self) -> Iterator[Report]:
+        for entry in list(self._jobs):
+            self._jobs.remove(entry)
+            self._jobs.insert(0, entry)
+            yield from super().step()
+
+
+class Scribbler(StubText):
+    """Writes random words all over the headers of the arena and over the board, for seconds, while it works."""
+
+    SECONDS = 4.0
+
+    def load(self) -> None:
+        self._rng = np.random.default_rng(7)
+        self._until = time.monotonic() + self.SECONDS
+        threading.Thread(target=self._scribble, daemon=True).start()
+
+    def _scribble(self) -> None:
+        slots = len(self.view.layout.payloads)
+        headers = self.view.region.array(0, slots * 64).view(np.uint64).reshape(slots, 8)
+        board = Region(self.spec.board_fd)
+        rows = board.array(0, board.nbytes).view(np.uint64)
+        while time.monotonic() < self._until:
+            words = self._rng.choice([0, 1, 2, 3, 99, 1 << 40, (1 << 64) - 1], 3)
+            headers[self._rng.integers(slots), self._rng.integers(8)] = words[0]
+            headers[self._rng.integers(slots), 0] += 1
+            rows[self._rng.integers(len(rows))] = words[1]
+            time.sleep(0.0005)
 
 
 class StubVae(OneByOne[RunVae]):

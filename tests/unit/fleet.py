@@ -111,11 +111,11 @@ class Fleet:
         self.processes[stage].alive = True
         return self._perform(self.router.serving(stage, next(self._pids), self.tick()))
 
-    def kill(self, stage: str) -> list[wire.HubMessage]:
+    def kill(self, stage: str, *, killed: bool = False) -> list[wire.HubMessage]:
         process = self.processes[stage]
         process.alive = False
         process.held, process.drops, process.began_ns = [], [], {}
-        return self._perform(self.router.lost(stage, self.tick()))
+        return self._perform(self.router.lost(stage, self.tick(), killed=killed))
 
     def report(self, stage: str, report: pipes.Report) -> list[wire.HubMessage]:
         return self._perform(self.router.report(stage, report, self.tick()))

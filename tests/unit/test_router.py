@@ -5,7 +5,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from orchestrator.router import MAX_SPOILED, MAX_UNSEEN_DEATHS
+from orchestrator.router import MAX_DOUBTFUL_DEATHS, MAX_SPOILED
 from stages.core import pipes, wire
 from stages.core.arena import SlotState
 from stages.core.checkpoint import Checkpoint
@@ -523,13 +523,16 @@ def test_a_step_that_was_saved_counts_although_its_news_died_with_the_stage(flee
     assert fleet.pictures("a") == [picture("a cat", steps=30)]
 
 
-def test_deaths_before_the_job_was_taken_up_count_but_little(fleet: Fleet) -> None:
+@pytest.mark.parametrize("doubt", ["killed by others", "not taken up"])
+def test_deaths_that_may_be_chance_convict_a_job_but_late(doubt: str, fleet: Fleet) -> None:
     bring_to("in unet", fleet)
-    for _ in range(MAX_UNSEEN_DEATHS - 1):
-        fleet.kill(UNET)
-        fleet.serve(UNET)
+    for deaths in range(1, MAX_DOUBTFUL_DEATHS + 1):
         assert fleet.ends("a") == []
-    fleet.kill(UNET)
+        if doubt == "killed by others":
+            fleet.take(UNET)
+        fleet.kill(UNET, killed=doubt == "killed by others")
+        if deaths < MAX_DOUBTFUL_DEATHS:
+            fleet.serve(UNET)
     assert fleet.ends("a") == ["stage_lost"], "a prompt that kills a stage as it arrives would do so for ever"
 
 
