@@ -264,7 +264,7 @@ class Router:
     def lost(self, stage: str, now_ns: int, *, killed: bool = False) -> list[Action]:
         """A stage process has died; `killed` if by others.
 
-        Every job that it had may be the cause: each has a stage to itself from now on, until it has come a step further.
+        Every job that it had may be the cause, so each has a stage to itself until it has come a step further.
         """
         state = self._stages[stage]
         state.pid = None

@@ -1,7 +1,7 @@
 """Stages without models: the same arithmetic every time, the pace and the mishaps a test asks for in its prompt.
 
-`[crash]` in a prompt is a fault of the U-Net process that works on it, `[error]` raises there, `[slow]` makes every step
-take a tenth of a second. They run inside real stage processes, so pacing them by sleeping is part of the stub.
+`[crash]` in a prompt is a fault of the U-Net process that works on it, `[error]` raises there, `[slow]` makes every
+step take a tenth of a second. They run inside real stage processes, so pacing them by sleeping is part of the stub.
 """
 
 import hashlib

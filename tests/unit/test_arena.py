@@ -2,6 +2,7 @@ import fcntl
 import os
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -468,3 +469,39 @@ def test_what_is_available_is_what_the_machine_and_the_cgroups_leave(
 
 def test_this_machine_has_memory_available() -> None:
     assert 1 << 20 < available_memory() < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+# What a stage writes where it should not.
+
+WILD = st.sampled_from([0, 1, 2, 3, 4, 99, 1 << 40, (1 << 63) - 1, (1 << 64) - 1]) | st.integers(0, (1 << 64) - 1)
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 7), WILD), max_size=40), st.data())
+def test_whatever_words_stand_in_the_headers_the_owner_loses_no_slot_and_gives_none_out_twice(
+    scribbles: list[tuple[int, int, int]], data: st.DataObject
+) -> None:
+    arena = Arena(LAYOUT)
+    view = view_of(arena, OWNER)
+    held: list[SlotRef] = []
+    try:
+        for slot, word, value in scribbles:
+            arena._headers[slot, word] = value
+            what = data.draw(st.sampled_from(["reserve", "regrant", "free", "read", "write"]))
+            if what == "reserve" and arena.free_slots("latents"):
+                held.append(arena.reserve("latents", OWNER, JOB))
+                view.write(held[-1])  # whatever stood there, the grant has set it right
+            elif held and what == "regrant":
+                held.append(arena.regrant(held.pop(0), OWNER))
+                view.write(held[-1])
+            elif held and what == "free":
+                arena.free(held.pop(0))
+            elif held and what in ("read", "write"):
+                with suppress(StaleSlot, TornSlot):
+                    arena.read(held[0]) if what == "read" else view.write(held[0])
+            assert len({ref.index for ref in held}) == len(held) == 3 - arena.free_slots("latents")
+        for ref in held:
+            arena.free(ref)
+        assert [arena.free_slots(pool.name) for pool in POOLS] == [pool.count for pool in POOLS]
+    finally:
+        view.close()
+        arena.close()

@@ -2,6 +2,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -94,3 +95,13 @@ def test_a_stage_in_another_process_is_seen(board: Board, python: Callable[..., 
     assert (row.doing, row.job, row.step, row.steps) == (Doing.COMPILING, 1 << 40, 3, 4)
     assert before <= row.beat_ns <= time.monotonic_ns()
     assert board.read(1).beat_ns == 0
+
+
+@pytest.mark.parametrize("word", range(16))
+@pytest.mark.parametrize("value", [99, 1 << 40, (1 << 63) + 1, (1 << 64) - 1])
+def test_whatever_stands_in_a_row_is_read_as_something(word: int, value: int, board: Board) -> None:
+    Beacon(board.region, 1).beat(Doing.BUSY, job=5, step=2, steps=25)
+    board._rows[1, word] = value
+    row = board.read(1)
+    assert isinstance(row.doing, Doing)
+    assert all(0 <= figure < 1 << 62 for figure in msgspec.structs.astuple(row)[1:])

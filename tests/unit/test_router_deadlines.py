@@ -1,11 +1,14 @@
 """What the router owes to those who cannot wait, to those who wait, and to those who look on."""
 
 from collections.abc import Iterator
+from itertools import count
 
 import pytest
 
+from orchestrator import line
+from orchestrator.forecast import Forecast
 from orchestrator.plan import OVERTAKERS
-from orchestrator.router import REMIND_NS, ToStage
+from orchestrator.router import REMIND_NS, REMIND_PAUSE_NS, REMINDED_AT_ONCE, ToStage
 from stages.core import pipes, wire
 from stages.core.config import Config, PipelineConfig, StageConfig
 from stages.core.order import DOUBT, Order
@@ -94,6 +97,23 @@ def test_what_cannot_be_in_time_is_refused_at_once_and_told_when_to_come_again(f
     fleet.submit("b", steps=2, deadline_s=float(own(2) + 10))
     fleet.settle()
     assert fleet.ends("b") == ["deadline_infeasible", "done"]
+
+
+@pytest.mark.parametrize(("schedule", "evaluations"), [(None, 4), ("heun", 7), ("heun_karras", 7), ("pndm", 5)])
+def test_a_deadline_counts_evaluations_and_not_steps(schedule: str | None, evaluations: int, fleet: Onlooker) -> None:
+    takes = own(evaluations)
+    [refused] = fleet.submit("a", steps=4, schedule=schedule, deadline_s=takes - 0.01)
+    assert isinstance(refused, wire.Failed)
+    assert refused.code == "deadline_infeasible"
+    assert fleet.submit("a", steps=4, schedule=schedule) == [wire.Accepted(id="a", position=0, eta_s=takes)]
+
+
+def test_fewer_steps_of_a_schedule_of_second_order_save_two_evaluations_each(fleet: Onlooker) -> None:
+    fleet.submit("a", steps=4, schedule="heun", deadline_s=own(5) + 0.01, min_steps=1)
+    fleet.work(TEXT)
+    [run] = fleet.processes[UNET].held
+    assert isinstance(run, pipes.RunUnet)
+    assert run.steps == 3
 
 
 def test_before_anything_ran_every_deadline_is_believed() -> None:
@@ -209,6 +229,60 @@ def test_a_client_that_has_heard_nothing_for_a_second_is_told_that_it_waits(flee
     assert fleet.remind() == [wire.Waiting(id="b", position=1, eta_s=own(1) + own(2))]
     fleet.now_ns += REMIND_NS
     assert [message.id for message in fleet.remind()] == ["a", "b"]  # type: ignore[union-attr]
+
+
+def test_where_very_many_wait_their_clients_are_told_in_turn() -> None:
+    fleet = paced(Onlooker(configured("arrival", queue_limit=1000)))
+    fleet.kill(TEXT)
+    for number in range(3 * REMINDED_AT_ONCE):
+        fleet.submit(str(number), steps=1)
+    fleet.now_ns += REMIND_NS
+    told = []
+    for _ in range(3):
+        reminder_ns = fleet.router.reminder_ns
+        assert reminder_ns is not None
+        assert reminder_ns >= fleet.now_ns + REMIND_PAUSE_NS or not told, "a pause between any two"
+        fleet.now_ns = max(fleet.now_ns, reminder_ns)
+        told.append([message.id for message in fleet.remind() if isinstance(message, wire.Waiting)])
+    assert [len(ids) for ids in told] == [REMINDED_AT_ONCE] * 3
+    assert [id for ids in told for id in ids] == [str(number) for number in range(3 * REMINDED_AT_ONCE)]
+    assert REMINDED_AT_ONCE * SECOND / REMIND_PAUSE_NS <= 500, "messages a second"
+    fleet.close()
+
+
+def test_nobody_has_to_be_told_where_nobody_waits(fleet: Onlooker) -> None:
+    assert fleet.router.reminder_ns is None
+    fleet.submit("a")
+    assert fleet.router.reminder_ns == fleet.now_ns + REMIND_NS
+    fleet.settle()
+    assert fleet.router.reminder_ns is None
+
+
+@pytest.mark.parametrize("order", ["shortest", "deadline"])
+def test_thousands_that_wait_are_not_looked_at_one_by_one(order: Order, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a prompt, a step, a picture or a cancellation: only when all are ranked anew, once in a while."""
+    fleet = paced(Onlooker(configured(order, queue_limit=20_000)))
+    fleet.kill(VAE)
+    many = 2_000
+    for number in range(many):
+        fleet.submit(str(number), steps=1 + number % 50)
+    looks = count()
+    left = Forecast.left
+    monkeypatch.setattr(Forecast, "left", lambda self, job: (next(looks), left(self, job))[1])
+    fleet.router._queue.refresh(fleet.now_ns + many * line.RERANK_NS)
+    once = next(looks)
+    monkeypatch.setattr(line, "RERANK_NS", 10**15)  # a moment of simulated time is long
+    assert once == fleet.router.waiting
+    fleet.submit("with a deadline", deadline_s=80_000.0)
+    fleet.submit("without")
+    fleet.cancel("1500")
+    fleet.cancel("with a deadline")
+    while fleet.jobs(TEXT):
+        fleet.work(TEXT)
+    assert next(looks) - once < many / 4, "only those in work are"
+    fleet.client_gone(CLIENT)
+    assert fleet.router.waiting == 0
+    fleet.close()
 
 
 def test_progress_is_as_good_as_a_word(fleet: Onlooker) -> None:
