@@ -128,15 +128,8 @@ class Forecast:
 
     def _fewer_steps(self, request: Request, seconds: float) -> int:
         """The most steps, fewer than asked for, with which one image is done in so many seconds; 0 if none."""
-        rows = self._card.rows(request.guidance_scale)
-        for steps in range(request.steps - 1, 0, -1):
-            shorter = msgspec.structs.replace(request, steps=steps)
-            if (
-                self.estimate.of("text", rows * shorter.evaluations(self._card), request.pixels)
-                <= seconds + _ROUNDING_S
-            ):
-                return steps
-        return 0
+        fewer = (msgspec.structs.replace(request, steps=steps) for steps in range(request.steps - 1, 0, -1))
+        return next((each.steps for each in fewer if self._whole(each) <= seconds + _ROUNDING_S), 0)
 
     def _around(self, rank: Key, priority: int, pending: Pending, now: float) -> tuple[float, float]:
         """Seconds until `rank` has its turn, and how long what goes after it can be kept waiting.

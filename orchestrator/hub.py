@@ -121,10 +121,9 @@ class Hub:
         """
         try:
             return self._loop(inbox)
-        except TriptychError:
-            raise
         except Exception as error:
-            self._give_up(error)
+            if error is not self._failure:
+                self._give_up(error)
             raise
 
     def _loop(self, inbox: Inbox) -> int:
@@ -280,15 +279,16 @@ class Hub:
     def _spawn(self, stage: str) -> None:
         spec = self._specs[stage]
         self._board.clear(spec.number)
-        with self._reserve.lent():
-            child = self._children[stage] = Child(
-                msgspec.structs.replace(
-                    spec,
-                    arena_fd=self._arena.region.fd,
-                    board_fd=self._board.region.fd,
-                    address=self._stages.address,
-                )
-            )
+        told = msgspec.structs.replace(
+            spec, arena_fd=self._arena.region.fd, board_fd=self._board.region.fd, address=self._stages.address
+        )
+        try:
+            with self._reserve.lent():
+                child = self._children[stage] = Child(told)
+        except OSError as error:  # no memory, or no more processes: the next attempt may do better
+            how = f"could not be started: {error.strerror}"
+            self._supervise(self._supervisor.exited(stage, how, time.monotonic()))
+            return
         self._stages.expect(child.pid)
         self._poller.register(child.pidfd, zmq.POLLIN)
         self._poller.register(child.stderr.fileno(), zmq.POLLIN)

@@ -321,10 +321,11 @@ class Router:
     def _preview(self, job: Job) -> None:
         """Have a decoder process draw a preview: the U-Net goes on meanwhile.
 
-        Not one that works on a suspect, which must be alone, nor of a job whose previews have killed stages.
+        Not while a suspect is there or waits for one, as that must be alone, nor of a job whose previews have killed
+        stages.
         """
         assert job.output is not None
-        if job.fatal_previews >= MAX_DEATHS:
+        if job.fatal_previews >= MAX_DEATHS or any(other.suspect for other in self._between["vae"]):
             return
         serving = (stage for stage in self._stages.values() if stage.kind == "vae" and stage.pid is not None)
         vae = next((stage for stage in serving if not self._has_suspect(stage)), None)
@@ -589,9 +590,7 @@ class Router:
         self._fail_all([prompt], error, now_ns)
 
     def _fail_all(self, prompts: Sequence[Prompt], error: TriptychError, now_ns: int) -> None:
-        """End prompts with one error. Those of their jobs that queue leave together: one by one, ten thousand would
-        take seconds.
-        """
+        """End prompts with one error; jobs that queue leave together, as one by one ten thousand would take seconds."""
         jobs = [self._jobs[number] for prompt in prompts for number in prompt.jobs]
         self._queue.remove(jobs)
         for prompt in prompts:
