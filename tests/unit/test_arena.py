@@ -489,7 +489,9 @@ def test_whatever_words_stand_in_the_headers_the_owner_loses_no_slot_and_gives_n
             what = data.draw(st.sampled_from(["reserve", "regrant", "free", "read", "write"]))
             if what == "reserve" and arena.free_slots("latents"):
                 held.append(arena.reserve("latents", OWNER, JOB))
-                view.write(held[-1])  # whatever stood there, the grant has set it right
+                granted = [held[-1].generation, GRANTED, OWNER, JOB, 0, 0, 0, 0]
+                assert arena._headers[held[-1].index].tolist() == granted  # whatever stood there
+                view.write(held[-1])
             elif held and what == "regrant":
                 held.append(arena.regrant(held.pop(0), OWNER))
                 view.write(held[-1])

@@ -149,6 +149,14 @@ def test_jobs_that_are_equal_in_all_have_an_eta_each(jobs: Jobs) -> None:
     )
 
 
+def test_a_job_whose_place_is_as_of_a_while_ago_does_not_wait_for_itself(jobs: Jobs) -> None:
+    told = forecast("shortest")
+    job = jobs.one(1)
+    then = pending(told, jobs.all)
+    told.estimate.learn("unet", 50 * SECOND)  # now it would be ranked behind where it stands
+    assert told.eta(job, then, NOW) == pytest.approx(told.left(job))
+
+
 @given(
     st.sampled_from(ORDERS), st.lists(st.tuples(st.integers(1, 5), st.integers(0, 90), st.integers(-1, 1)), max_size=8)
 )

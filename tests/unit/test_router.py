@@ -523,14 +523,14 @@ def test_a_step_that_was_saved_counts_although_its_news_died_with_the_stage(flee
     assert fleet.pictures("a") == [picture("a cat", steps=30)]
 
 
-@pytest.mark.parametrize("doubt", ["killed by others", "not taken up"])
+@pytest.mark.parametrize("doubt", ["killed by others", "not taken up", "one was a fault"])
 def test_deaths_that_may_be_chance_convict_a_job_but_late(doubt: str, fleet: Fleet) -> None:
     bring_to("in unet", fleet)
     for deaths in range(1, MAX_DOUBTFUL_DEATHS + 1):
         assert fleet.ends("a") == []
-        if doubt == "killed by others":
+        if doubt != "not taken up":
             fleet.take(UNET)
-        fleet.kill(UNET, killed=doubt == "killed by others")
+        fleet.kill(UNET, killed=doubt == "killed by others" or (doubt == "one was a fault" and deaths != 2))
         if deaths < MAX_DOUBTFUL_DEATHS:
             fleet.serve(UNET)
     assert fleet.ends("a") == ["stage_lost"], "a prompt that kills a stage as it arrives would do so for ever"

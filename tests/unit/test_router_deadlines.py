@@ -412,6 +412,7 @@ def test_a_job_whose_previews_kill_decoders_gets_no_more_of_them_and_nobody_else
     assert len(fleet.jobs(VAE)) == 1
     fleet.step(UNET)
     assert len(fleet.sketches) == 1, "the decoder has its suspect to itself"
+    fleet.take(VAE)
     fleet.kill(VAE)
     fleet.serve(VAE)
     assert fleet.ends("other") == [], "the first of the two deaths may have been the preview's"
@@ -440,8 +441,13 @@ def test_a_suspect_waits_for_the_preview_that_a_decoder_draws() -> None:
     fleet.take(UNET)
     fleet.step(UNET)
     assert [stage for stage, _ in fleet.sketches] == ["vae-0"]
+    fleet.submit("d", "d", preview_every=1)
+    fleet.work(TEXT)
     fleet.kill("vae-1")
     assert fleet.jobs("vae-0") == []
+    fleet.take(UNET, 4)
+    fleet.step(UNET, 4)
+    assert len(fleet.sketches) == 1, "previews without end would let it wait for ever"
     fleet.sketched(3, 1)
     assert fleet.jobs("vae-0") == [2]
     fleet.settle()
