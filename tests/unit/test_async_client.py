@@ -1,12 +1,14 @@
 """The client of asyncio against a server that answers as told."""
 
 import asyncio
+import select
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from orchestrator.client import AsyncClient, AsyncPrompt, Event
+from orchestrator.client import AsyncClient, AsyncPrompt, Event, asynchronous
 from orchestrator.recording import Recording, encode
 from stages.core import wire
 from stages.core.errors import Cancelled, DuplicateId, NoAnswer, StageLost
@@ -51,6 +53,29 @@ def test_a_prompt_is_sent_at_the_call_and_kept_for_who_reads_late(hub: FakeHub) 
         assert len(hub.submits()) == 2
         assert len(await read(late)) == 4
 
+    play(hub, part)
+
+
+def test_what_came_while_something_was_sent_is_not_left_lying(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Using the socket takes its descriptor's news away: nobody would be told of what has come already."""
+
+    held = threading.Event()
+
+    def later(message: wire.ClientMessage) -> Iterator[Answer]:
+        if isinstance(message, wire.Submit):
+            held.wait(DEADLINE_S)
+        yield from painted(message)
+
+    async def part(client: AsyncClient) -> None:
+        events = await client.submit(prompt("1"))
+        await client._change()  # what sending it has set off
+        held.set()
+        assert select.select([client._link.fileno()], [], [], DEADLINE_S)[0]
+        client.cancel("of somebody else")
+        assert len(await read(events)) == 4
+
+    hub.answers = later
+    monkeypatch.setattr(asynchronous, "_TICK_S", 60.0)
     play(hub, part)
 
 
