@@ -3,6 +3,7 @@
 import asyncio
 import select
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -68,9 +69,9 @@ def test_what_came_while_something_was_sent_is_not_left_lying(hub: FakeHub, monk
 
     async def part(client: AsyncClient) -> None:
         events = await client.submit(prompt("1"))
-        await client._change()  # what sending it has set off
+        await asyncio.sleep(0)  # a turn of the loop: what sending it has set off
         held.set()
-        assert select.select([client._link.fileno()], [], [], DEADLINE_S)[0]
+        assert select.select([client._link.filenos()[0]], [], [], DEADLINE_S)[0]
         client.cancel("of somebody else")
         assert len(await read(events)) == 4
 
@@ -152,6 +153,17 @@ def test_nobody_there_is_told(tmp_path: Path) -> None:
                     await ask
 
     asyncio.run(whole())
+
+
+def test_waiting_for_a_server_is_no_work(tmp_path: Path) -> None:
+    async def whole() -> float:
+        async with AsyncClient(f"ipc://{tmp_path}/nobody", connect_s=0.5) as client:
+            began = time.thread_time()
+            with pytest.raises(NoAnswer):
+                await client.status()
+            return time.thread_time() - began
+
+    assert asyncio.run(whole()) < 0.2
 
 
 def test_a_server_that_does_not_answer_is_told(hub: FakeHub) -> None:
