@@ -43,6 +43,8 @@ def write(path: Path, content: bytes, what: str) -> None:
             temporary.replace(path.resolve())  # of a link, what it leads to
         finally:
             temporary.unlink(missing_ok=True)
+    except BrokenPipeError:  # whoever read it has left, which is no mistake
+        raise
     except OSError as error:
         raise CannotWrite(
             f"cannot write {what} to {path}: {error.strerror}; make room there, or name another file"

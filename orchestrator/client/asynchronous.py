@@ -48,7 +48,8 @@ class AsyncClient:
         # The descriptor of a ZeroMQ socket tells of changes only, and only once: after each of them, and after every
         # use of the socket, all that is there has to be taken in. zmq.asyncio does so for a socket of its own; this
         # one is the link's, which is the same for both clients.
-        asyncio.get_running_loop().add_reader(self._link.fileno(), self._take_in)
+        for descriptor in self._link.filenos():
+            asyncio.get_running_loop().add_reader(descriptor, self._ready)
         self._care = asyncio.create_task(self._look_after())
         return self
 
@@ -92,7 +93,8 @@ class AsyncClient:
         if self._care is not None:
             self._care.cancel()
             await asyncio.wait([self._care])
-            asyncio.get_running_loop().remove_reader(self._link.fileno())
+            for descriptor in self._link.filenos():
+                asyncio.get_running_loop().remove_reader(descriptor)
             self._end(NoAnswer("the client was closed"))
         await asyncio.to_thread(self._link.close)  # may wait for a moment until a cancel has left
 
@@ -162,8 +164,13 @@ class AsyncClient:
         try:
             while (event := self._link.receive(0.0)) is not None:
                 self._conversation.take_in(event, time.monotonic())
+                self._changed.set()
         except TriptychError as error:
             self._end(error)
+
+    def _ready(self) -> None:
+        """Something has changed at the socket: a message has come, a connection, or room to send."""
+        self._take_in()
         self._changed.set()
 
     async def _look_after(self) -> None:

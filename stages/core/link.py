@@ -14,6 +14,7 @@ import secrets
 import select
 import socket as unix
 import stat
+import struct
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -278,25 +279,30 @@ class ClientHub:
 
 
 class ClientLink:
-    """A client's end of the prompt socket. Raises NoAnswer for what is no address."""
+    """A client's end of the prompt socket. Raises NoAnswer for what is no address.
+
+    Nothing is sent without a connection, or it would wait for a server that may come and was not meant. That is seen
+    to here and not by ZMQ_IMMEDIATE, which throws away what has come and was not read yet when a connection ends: the
+    last pictures of a server that stops.
+    """
 
     def __init__(self, address: str, connect_s: float) -> None:
         self.address = address
         self._connect_s = connect_s
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = _socket(self._context, zmq.DEALER, _ANSWER_BYTES)
-        self._socket.setsockopt(zmq.IMMEDIATE, 1)
         self._socket.setsockopt(zmq.IPV6, int("[" in address))
-        self._monitor = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        self._monitor = self._socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+        self._connected = self._dropped = False
         try:
             self._socket.connect(address)
         except zmq.ZMQError as error:
             self.close()
             raise NoAnswer(f"{address!r} is no address: {error.strerror}; write tcp://HOST:PORT") from error
 
-    def fileno(self) -> int:
+    def filenos(self) -> tuple[int, int]:
         """For a loop of the caller's: readable when something has changed, as ZeroMQ's descriptors are (ZMQ_FD)."""
-        return self._socket.FD
+        return self._socket.FD, self._monitor.FD
 
     def send(self, message: wire.ClientMessage) -> None:
         """Send, waiting for a connection at most as long as the constructor was told. Raises NoAnswer."""
@@ -305,12 +311,16 @@ class ClientLink:
 
     def offer(self, message: wire.ClientMessage, wait_s: float) -> bool:
         """Send if there is a connection within `wait_s` seconds that takes it; whether it was sent."""
-        if not self._socket.poll(int(wait_s * 1000), zmq.POLLOUT):
-            return False
-        try:
-            self._socket.send(wire.encode(message), zmq.NOBLOCK)
-        except zmq.Again:  # the connection ended in this very moment
-            return False
+        deadline = time.monotonic() + wait_s
+        self._look()
+        while not self._connected:
+            left_s = deadline - time.monotonic()
+            if left_s <= 0 or not self._monitor.poll(max(1, int(left_s * 1000))):
+                return False
+            self._look()
+        if not self._socket.poll(max(0, int((deadline - time.monotonic()) * 1000)), zmq.POLLOUT):
+            return False  # the server does not read
+        self._socket.send(wire.encode(message), zmq.NOBLOCK)
         return True
 
     def receive(self, timeout_s: float) -> tuple[wire.HubMessage, bytes | None] | None:
@@ -319,6 +329,7 @@ class ClientLink:
         Messages that this version does not know are left out. Raises NoAnswer when what listens at the address is no
         server of ours.
         """
+        self._look()
         deadline = time.monotonic() + timeout_s
         while self._socket.poll(max(0, int((deadline - time.monotonic()) * 1000))):
             message, *payload = self._socket.recv_multipart()
@@ -335,11 +346,15 @@ class ClientLink:
 
     def dropped(self) -> bool:
         """Whether a connection has ended since the last call. What the server still sent on it can be received."""
-        found = False
+        self._look()
+        dropped, self._dropped = self._dropped, False
+        return dropped
+
+    def _look(self) -> None:
         while self._monitor.poll(0):
-            self._monitor.recv_multipart()
-            found = True
-        return found
+            event, _value = struct.unpack("=HI", self._monitor.recv_multipart()[0])
+            self._dropped |= self._connected and event == zmq.EVENT_DISCONNECTED
+            self._connected = event == zmq.EVENT_HANDSHAKE_SUCCEEDED
 
     def close(self) -> None:
         """Close, after what was sent (a cancel, say) has left or a moment has passed."""

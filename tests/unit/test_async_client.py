@@ -1,12 +1,15 @@
 """The client of asyncio against a server that answers as told."""
 
 import asyncio
+import select
+import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from orchestrator.client import AsyncClient, AsyncPrompt, Event
+from orchestrator.client import AsyncClient, AsyncPrompt, Event, asynchronous
 from orchestrator.recording import Recording, encode
 from stages.core import wire
 from stages.core.errors import Cancelled, DuplicateId, NoAnswer, StageLost
@@ -51,6 +54,29 @@ def test_a_prompt_is_sent_at_the_call_and_kept_for_who_reads_late(hub: FakeHub) 
         assert len(hub.submits()) == 2
         assert len(await read(late)) == 4
 
+    play(hub, part)
+
+
+def test_what_came_while_something_was_sent_is_not_left_lying(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Using the socket takes its descriptor's news away: nobody would be told of what has come already."""
+
+    held = threading.Event()
+
+    def later(message: wire.ClientMessage) -> Iterator[Answer]:
+        if isinstance(message, wire.Submit):
+            held.wait(DEADLINE_S)
+        yield from painted(message)
+
+    async def part(client: AsyncClient) -> None:
+        events = await client.submit(prompt("1"))
+        await asyncio.sleep(0)  # a turn of the loop: what sending it has set off
+        held.set()
+        assert select.select([client._link.filenos()[0]], [], [], DEADLINE_S)[0]
+        client.cancel("of somebody else")
+        assert len(await read(events)) == 4
+
+    hub.answers = later
+    monkeypatch.setattr(asynchronous, "_TICK_S", 60.0)
     play(hub, part)
 
 
@@ -127,6 +153,17 @@ def test_nobody_there_is_told(tmp_path: Path) -> None:
                     await ask
 
     asyncio.run(whole())
+
+
+def test_waiting_for_a_server_is_no_work(tmp_path: Path) -> None:
+    async def whole() -> float:
+        async with AsyncClient(f"ipc://{tmp_path}/nobody", connect_s=0.5) as client:
+            began = time.thread_time()
+            with pytest.raises(NoAnswer):
+                await client.status()
+            return time.thread_time() - began
+
+    assert asyncio.run(whole()) < 0.2
 
 
 def test_a_server_that_does_not_answer_is_told(hub: FakeHub) -> None:

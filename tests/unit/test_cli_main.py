@@ -255,6 +255,17 @@ def test_the_home_folder_is_meant_where_no_shell_has_seen_it(
     assert getattr(args, option) == Path("~no-such-user/x")
 
 
+@pytest.mark.parametrize(
+    "words", [words for name, words, option in PATHS if option == "plot"], ids=lambda words: " ".join(words)
+)
+def test_a_plot_that_cannot_be_written_is_told_before_the_work(
+    words: list[str], tmp_path: Path, capsys: Captured
+) -> None:
+    name = next(name for name, known, _ in PATHS if known is words)
+    assert main([name, *(word.format(tmp_path / "none" / "x.png") for word in words)]) == 2
+    assert "cannot write the plot to" in capsys.readouterr().err
+
+
 def test_no_path_option_is_forgotten() -> None:
     for name in COMMANDS:
         parser = Parser("", "")
