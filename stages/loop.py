@@ -5,7 +5,7 @@ from typing import assert_never
 from stages.core.board import Doing
 from stages.core.errors import StageFault, TriptychError
 from stages.core.link import StageLink
-from stages.core.pipes import AskBack, Drop, Dropped, Fault, Grant, RunText, RunUnet, RunVae, Sketch, Stop, Yielded
+from stages.core.pipes import AskBack, DrawPreview, Drop, Dropped, Fault, Grant, RunText, RunUnet, RunVae, Stop, Yielded
 from stages.stage import Stage
 
 
@@ -23,9 +23,9 @@ def serve(stage: Stage, link: StageLink) -> None:
                         stage.admit(message)
                     except Exception as error:  # a job that cannot be taken in costs itself alone
                         link.send(_fault(message.job, error))
-                case Sketch():
-                    for sketched in stage.sketch(message):
-                        link.send(sketched)
+                case DrawPreview():
+                    for preview in stage.preview(message):
+                        link.send(preview)
                 case Drop(job):
                     stage.drop(job)
                     if stage.idle:

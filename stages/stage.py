@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 from stages.core.arena import View
 from stages.core.board import Beacon, Doing
 from stages.core.config import StageSpec
-from stages.core.pipes import Put, Report, Run, Sketch, Sketched, Took
+from stages.core.pipes import DrawPreview, PreviewDrawn, Put, Report, Run, Took
 
 
 class Stage(ABC):
@@ -52,7 +52,7 @@ class Stage(ABC):
     def step(self) -> Iterator[Report]:
         """Do one unit of work; reports are sent as they are yielded, `Took` before the work begins."""
 
-    def sketch(self, sketch: Sketch) -> Iterator[Sketched]:
+    def preview(self, wanted: DrawPreview) -> Iterator[PreviewDrawn]:
         """Draw a preview, at once; a stage that cannot draws none."""
         return iter(())
 
