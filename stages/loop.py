@@ -51,6 +51,7 @@ def serve(stage: Stage, link: StageLink) -> None:
                     stage.drop(job)
                     link.send(_fault(job, error))
                 stage.beacon.beat(Doing.IDLE)
+            link.end_unit()
         # 3. Cores that were asked back, or that we have no use for, are somebody else's turn.
         if turns and may_work and (asked_back or stage.idle):
             may_work = worked = asked_back = False

@@ -24,6 +24,8 @@ class FakeLink:
         self.batches = deque(batches)
         self.sent: list[pipes.FromStage] = []
         self.waited: list[bool] = []
+        self.units: list[int] = []
+        """How many messages had been sent when a unit of work ended."""
 
     def orphaned(self) -> bool:
         return not self.batches
@@ -34,6 +36,9 @@ class FakeLink:
 
     def send(self, message: pipes.FromStage) -> None:
         self.sent.append(message)
+
+    def end_unit(self) -> None:
+        self.units.append(len(self.sent))
 
     def said(self) -> list[tuple[str, int]]:
         """The kind of every report, and its job."""
@@ -189,6 +194,12 @@ def test_a_job_that_breaks_costs_itself_alone(
     link = play(text, [run(3, prompt)])
     assert link.said() == [("Took", 3), ("Fault", 3)]
     assert board.read(0).doing is Doing.IDLE
+
+
+def test_the_link_is_told_when_all_news_of_a_unit_of_work_are_said(unet: FakeUnet) -> None:
+    link = play(unet, [run(1), run(2, "broken"), run(3)], [], [], [])
+    assert link.said()[:5] == [("Stepped", 1), ("Stepped", 2), ("Stepped", 1), ("Fault", 1), ("Fault", 2)]
+    assert link.units == [2, 5, 6, 8]
 
 
 def test_a_step_that_breaks_costs_all_jobs_in_it_and_no_others(unet: FakeUnet) -> None:
