@@ -67,7 +67,7 @@ class RunVae(_Packed, frozen=True):
 
 
 class DrawPreview(_Packed, frozen=True):
-    """Draw what the latents in `slot`, which the U-Net is working on, look like now."""
+    """Draw what the latents in `slot`, which the U-Net is working on, look like now. Answered by one PreviewDrawn."""
 
     job: int
     slot: SlotRef
@@ -153,7 +153,7 @@ class Put(_Packed, frozen=True):
 
 
 class PreviewDrawn(_Packed, frozen=True):
-    """A JPEG of the job as it was after `step` steps."""
+    """A JPEG of the job as it was after `step` steps; no bytes, and step 0, where none could be drawn."""
 
     job: int
     step: int

@@ -14,7 +14,7 @@ import numpy as np
 
 from stages.core.board import Doing
 from stages.core.checkpoint import Checkpoint
-from stages.core.pipes import Put, Report, Run, RunText, RunUnet, RunVae, Stepped, Took
+from stages.core.pipes import DrawPreview, PreviewDrawn, Put, Report, Run, RunText, RunUnet, RunVae, Stepped, Took
 from stages.stage import OneByOne, Stage
 from stages.vae.picture import encode
 
@@ -110,6 +110,13 @@ class StubVae(OneByOne[RunVae]):
         self.view.write(run.output)[: len(picture)] = np.frombuffer(picture, np.uint8)
         self.view.seal(run.output, len(picture))
         return (len(picture),)
+
+
+class BadPreviews(StubVae):
+    """Raises at every preview."""
+
+    def preview(self, wanted: DrawPreview) -> PreviewDrawn | None:
+        raise RuntimeError("no luck with this preview")
 
 
 class ExitsAtLoad(StubUnet):
