@@ -1,12 +1,14 @@
 """One forward around a request that breaks: what is counted as in flight must be in flight."""
 
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-import openvino as ov
 import pytest
 
 from stages.core.board import Beacon
 from stages.runtime import Forward
+
+if TYPE_CHECKING:
+    import openvino as ov
 
 
 class FakeRequest:
@@ -35,8 +37,11 @@ class FakeModel:
     def create_infer_request(self) -> FakeRequest:
         return FakeRequest(self.broken)
 
-    def get_property(self, name: str) -> ov.Type:
-        return ov.Type.f32
+    def get_property(self, name: str) -> "FakeModel":
+        return self
+
+    def to_string(self) -> str:
+        return "f32"
 
 
 class FakeBeacon:
