@@ -112,6 +112,15 @@ class StubVae(OneByOne[RunVae]):
         return (len(picture),)
 
 
+class NamesNobody(StubUnet):
+    """Raises while it has a job of `[error]`, before it has said which job the unit of work is about."""
+
+    def step(self) -> Iterator[Report]:
+        if any(self.view.read(run.input).view(np.float32)[1] for run, _ in self._jobs):
+            raise ValueError("of nobody")
+        yield from super().step()
+
+
 class BadPreviews(StubVae):
     """Raises at every preview."""
 
