@@ -317,7 +317,7 @@ class Hub:
                 now_ns = time.monotonic_ns()
                 self._recorder.heard(stage, pid, message, now_ns)
                 self._route(self._router.report(stage, message, now_ns))
-            case pipes.Sketched():
+            case pipes.PreviewDrawn():
                 self._route(self._router.previewed(stage, message, time.monotonic_ns()))
             case pipes.Yielded():
                 self._lease(self._leases.yielded(stage, more=self._router.has_work(stage)))

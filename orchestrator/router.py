@@ -307,7 +307,7 @@ class Router:
         saved = Checkpoint(self._arena.peek(job.output), job.number, shape).restore()
         return max(job.step, saved.step if saved else 0)
 
-    def previewed(self, stage: str, preview: pipes.Sketched, now_ns: int) -> list[Action]:
+    def previewed(self, stage: str, preview: pipes.PreviewDrawn, now_ns: int) -> list[Action]:
         """A preview has been drawn; shown if it is still news, and not what the picture itself will show."""
         self._stages[stage].previews.discard(preview.job)
         job = self._jobs.get(preview.job)
@@ -332,7 +332,7 @@ class Router:
         if vae is not None and job.number not in vae.previews:
             vae.previews.add(job.number)
             shape = self._plan.card.latent_shape(job.request.width, job.request.height)
-            self._actions.append(ToStage(vae.name, pipes.Sketch(job.number, job.output, shape)))
+            self._actions.append(ToStage(vae.name, pipes.DrawPreview(job.number, job.output, shape)))
 
     def report(self, stage: str, report: pipes.Report, now_ns: int) -> list[Action]:
         """A stage says how a job of it stands. What is said of jobs it does not have (any more) is ignored."""

@@ -71,15 +71,21 @@ class Forward:
     def start(self) -> None:
         """Begin to run the model on what is bound, in the threads of a free stream."""
         self._beacon.took_off()
-        self._request.start_async()
+        try:
+            self._request.start_async()
+        except Exception:
+            self._beacon.landed()
+            raise
 
     def finish(self) -> bool:
         """Wait for what `start` began; whether the bound outputs are free of NaN and Inf.
 
         If they are not, the model is run once more, in f32.
         """
-        self._request.wait()
-        self._beacon.landed()
+        try:
+            self._request.wait()
+        finally:
+            self._beacon.landed()
         if all(np.isfinite(self._bound[name]).all() for name in self.outputs if name in self._bound):
             return True
         return self._precisely is not None and self._infer_precisely(self._precisely)

@@ -12,18 +12,19 @@ from typing import Generic, TypeVar
 from stages.core.arena import View
 from stages.core.board import Beacon, Doing
 from stages.core.config import StageSpec
-from stages.core.pipes import Put, Report, Run, Sketch, Sketched, Took
+from stages.core.pipes import DrawPreview, PreviewDrawn, Put, Report, Run, Took
 
 
 class Stage(ABC):
     """One model, its jobs, and the units of work they are done in.
 
-    The loop calls everything, from one thread: `load` once, then `admit` and `drop` as messages come, and `step`
-    again and again while `idle` is false. An exception in `step` costs the jobs in `working`, not the stage.
+    The loop calls everything, from one thread: `load` once, then `admit`, `drop` and `preview` as messages come, and
+    `step` again and again while `idle` is false. An exception costs the jobs that it is about, not the stage: in
+    `admit` and `drop` the one job, in `step` those in `working`. One that is about no job ends the process.
     """
 
     working: tuple[int, ...] = ()
-    """The jobs that the running unit of work is about."""
+    """The jobs that an exception in `step` would be about, at this moment; empty when a unit of work begins."""
 
     def __init__(self, spec: StageSpec, view: View, beacon: Beacon) -> None:
         self.spec = spec
@@ -52,9 +53,9 @@ class Stage(ABC):
     def step(self) -> Iterator[Report]:
         """Do one unit of work; reports are sent as they are yielded, `Took` before the work begins."""
 
-    def sketch(self, sketch: Sketch) -> Iterator[Sketched]:
-        """Draw a preview, at once; a stage that cannot draws none."""
-        return iter(())
+    def preview(self, wanted: DrawPreview) -> PreviewDrawn | None:
+        """Draw a preview, at once; None where there is nothing to draw, or the stage draws none."""
+        return None
 
     @abstractmethod
     def drop(self, job: int) -> None:

@@ -24,10 +24,11 @@ from orchestrator.tuning.sharing import Sharing, Work
 from orchestrator.tuning.twin import OneByOneTwin, Scene, Twin, UnetTwin
 from stages.core import cores, pipes, wire
 from stages.core.arena import Arena, Layout, PoolSpec, View
-from stages.core.link import NEWS_S
+from stages.core.outbox import Outbox
 
 HUB = "hub"
 _CLIENT = b"load"
+_ROUNDING_S = 1e-9
 _SLOT_BYTES = 64
 """Simulated tensors hold nothing; only the state words of their slots count."""
 
@@ -106,8 +107,7 @@ class _Simulation:
             self._twins[spec.name] = kind(spec, view, scene)
             self._views.append(view)
         self._inbox: deque[Callable[[], None]] = deque()
-        self._unsent: dict[str, list[pipes.FromStage]] = {}
-        self._sent_s: dict[str, float] = {}
+        self._outboxes = {spec.name: Outbox() for spec in plan.stages}
         self._hub_busy = False
         self._waiting = deque(arrivals)
         self._in_flight = in_flight
@@ -149,7 +149,7 @@ class _Simulation:
 
     def _is_due(self, arrival: Arrival) -> bool:
         if arrival.at_s is not None:
-            return arrival.at_s <= self._clock.now + 1e-9
+            return arrival.at_s <= self._clock.now + _ROUNDING_S
         return self._in_flight is None or len(self._out) < self._in_flight
 
     def _told(self, message: wire.HubMessage) -> None:
@@ -193,15 +193,20 @@ class _Simulation:
         self._clock.begin(Work(HUB, None, self._conditions.message_s, 1.0, done))
 
     def _said(self, twin: Twin, messages: list[pipes.FromStage]) -> None:
-        """As stages.core.link.StageLink: news of steps may wait, and all that goes together is one frame."""
-        unsent = self._unsent.setdefault(twin.spec.name, [])
-        unsent += messages
-        news_only = all(isinstance(message, pipes.Stepped) for message in messages)
-        if news_only and self._clock.now - self._sent_s.get(twin.spec.name, 0.0) < NEWS_S:
-            return
-        self._unsent[twin.spec.name] = []
-        self._sent_s[twin.spec.name] = self._clock.now
-        self._to_hub(lambda: self._hear(twin.spec.name, unsent))
+        """As stages.core.link.StageLink does with what a stage says until it waits: what goes together is one frame."""
+        outbox = self._outboxes[twin.spec.name]
+        known_s = outbox.due_s
+        for message in messages:
+            outbox.add(message, self._clock.now)
+        outbox.end_unit(self._clock.now)
+        if outbox.due_s < known_s:
+            self._clock.after(max(0.0, outbox.due_s - self._clock.now), lambda: self._send_said(twin.spec.name))
+
+    def _send_said(self, stage: str) -> None:
+        """Send what a stage has said, unless it went with something else before it was due."""
+        if self._outboxes[stage].due_s <= self._clock.now + _ROUNDING_S:
+            messages = self._outboxes[stage].take(self._clock.now)
+            self._to_hub(lambda: self._hear(stage, messages))
 
     def _hear(self, stage: str, messages: list[pipes.FromStage]) -> None:
         for message in messages:

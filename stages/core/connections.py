@@ -54,8 +54,9 @@ class Connections:
 
     def close(self) -> None:
         """Stop listening to what libzmq tells; before the socket itself is closed."""
-        self._listener.disable_monitor()
-        self.monitor.close(0)
+        if not self._listener.closed:
+            self._listener.disable_monitor()
+            self.monitor.close(0)
 
     def _look_at(self, descriptor: int) -> None:
         """End the connection if it is not wanted. The descriptor may have been closed meanwhile, and be another's."""

@@ -9,6 +9,7 @@ Clients and hub: a ROUTER at the configured address, one DEALER a client.
 """
 
 import errno
+import math
 import os
 import secrets
 import select
@@ -18,6 +19,7 @@ import struct
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from threading import Condition, Thread
 from typing import NamedTuple
 
 import zmq
@@ -25,10 +27,8 @@ import zmq
 from stages.core import pipes, wire
 from stages.core.connections import Connections, peer_pid
 from stages.core.errors import NoAnswer, StartFailed
+from stages.core.outbox import Outbox
 from stages.core.probe import why_no_answer
-
-NEWS_S = 0.04
-"""Seconds that news of a step may wait in a stage that is busy."""
 
 _STAGE_BYTES = 1 << 20
 _ANSWER_BYTES = 1 << 28
@@ -177,7 +177,11 @@ class StageHub:
 
 
 class StageLink:
-    """A stage's end of its pipe to the hub."""
+    """A stage's end of its pipe to the hub.
+
+    The loop of the stage is its only user. Beside it, once there are news of steps, a thread sends what has come due
+    (stages.core.outbox) while the loop is in the middle of a long unit of work.
+    """
 
     def __init__(self, address: str, lifeline: int) -> None:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -188,8 +192,13 @@ class StageLink:
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
         self._poller.register(lifeline, zmq.POLLIN)
-        self._unsent: list[pipes.FromStage] = []
-        self._sent_s = 0.0
+        self._outbox = Outbox()
+        self._news = Condition()
+        """Guards socket and outbox: sockets of ZeroMQ are for one thread at a time."""
+        self._courier: Thread | None = None
+        self._wakes_s = math.inf
+        """When the courier wakes by itself."""
+        self._closed = False
 
     def orphaned(self) -> bool:
         """Whether the orchestrator has died: nothing is ever written on the life-line, so readable means closed."""
@@ -199,35 +208,64 @@ class StageLink:
         """All messages that have arrived; with `wait`, at least one, or none if orphaned meanwhile."""
         if wait:
             self.flush()
-            self._poller.poll()
+            self._poller.poll()  # unguarded: nothing is left to be sent, so nobody else uses the socket
         while True:
             try:
-                yield pipes.unpack_to_stage(self._socket.recv(zmq.NOBLOCK))
+                with self._news:
+                    frame = self._socket.recv(zmq.NOBLOCK)
             except zmq.Again:
                 return
+            yield pipes.unpack_to_stage(frame)
 
     def send(self, message: pipes.FromStage) -> None:
-        """Send to the hub, in the order of the calls.
+        """Send to the hub, in the order of the calls; news of a step wait for `end_unit`, or NEWS_S at most."""
+        with self._news:
+            self._outbox.add(message, time.monotonic())
+            self._send_due()
 
-        News of a step may wait a moment for company: to wake the hub takes longer than to tell it, and the steps of a
-        small model are as short as ten wakings.
-        """
-        self._unsent.append(message)
-        if not isinstance(message, pipes.Stepped) or time.monotonic() - self._sent_s >= NEWS_S:
-            self.flush()
+    def end_unit(self) -> None:
+        """Note that a unit of work is done, and that this was all of its news."""
+        with self._news:
+            self._outbox.end_unit(time.monotonic())
+            self._send_due()
 
     def flush(self) -> None:
         """Let what waits go now."""
-        if self._unsent:
-            self._socket.send(pipes.pack_from_stage(self._unsent))
-            self._unsent.clear()
-            self._sent_s = time.monotonic()
+        with self._news:
+            if messages := self._outbox.take(time.monotonic()):
+                self._socket.send(pipes.pack_from_stage(messages))
 
     def close(self, linger_ms: int = 1000) -> None:
         """Close, after what was sent has left or `linger_ms` have passed."""
+        with self._news:
+            self._closed = True
+            self._news.notify()
+        if self._courier is not None:
+            self._courier.join()
         self.flush()
         self._socket.close(linger_ms)
         self._context.term()
+
+    def _send_due(self) -> None:
+        """Send what is due; what is not, the courier sends if nobody else does."""
+        if self._outbox.due_s <= time.monotonic():
+            self.flush()
+        elif not math.isinf(self._outbox.due_s):
+            if self._courier is None:
+                self._courier = Thread(target=self._deliver, name="courier", daemon=True)
+                self._courier.start()
+            if self._outbox.due_s < self._wakes_s:
+                self._news.notify()
+
+    def _deliver(self) -> None:
+        with self._news:
+            while not self._closed:
+                self._wakes_s = self._outbox.due_s
+                left_s = self._wakes_s - time.monotonic()
+                if left_s <= 0:
+                    self.flush()
+                else:
+                    self._news.wait(None if math.isinf(left_s) else left_s)
 
 
 class ClientHub:

@@ -66,8 +66,8 @@ class RunVae(_Packed, frozen=True):
     metadata: dict[str, str]
 
 
-class Sketch(_Packed, frozen=True):
-    """Draw what the latents in `slot`, which the U-Net is working on, look like now. Answered by Sketched, or not."""
+class DrawPreview(_Packed, frozen=True):
+    """Draw what the latents in `slot`, which the U-Net is working on, look like now. Answered by one PreviewDrawn."""
 
     job: int
     slot: SlotRef
@@ -93,7 +93,7 @@ class Stop(_Packed, frozen=True):
 
 
 Run = RunText | RunUnet | RunVae
-ToStage = Run | Sketch | Drop | Grant | AskBack | Stop
+ToStage = Run | DrawPreview | Drop | Grant | AskBack | Stop
 
 # Stage to hub.
 
@@ -152,8 +152,8 @@ class Put(_Packed, frozen=True):
     ended_ns: int
 
 
-class Sketched(_Packed, frozen=True):
-    """A JPEG of the job as it was after `step` steps."""
+class PreviewDrawn(_Packed, frozen=True):
+    """A JPEG of the job as it was after `step` steps; no bytes, and step 0, where none could be drawn."""
 
     job: int
     step: int
@@ -178,7 +178,7 @@ class Fault(_Packed, frozen=True):
     message: str
 
 
-FromStage = Hello | Loaded | LoadFailed | Took | Stepped | Put | Sketched | Dropped | Fault | Yielded
+FromStage = Hello | Loaded | LoadFailed | Took | Stepped | Put | PreviewDrawn | Dropped | Fault | Yielded
 Report = Took | Stepped | Put | Dropped | Fault
 
 _pack = msgspec.msgpack.Encoder().encode

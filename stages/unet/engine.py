@@ -1,5 +1,6 @@
 """The U-Net engine: sequences join and leave between steps, and share forwards as rows."""
 
+import logging
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ from stages.unet.conditioning import conditioning
 from stages.unet.forwards import Batch, Forwards, Shape
 from stages.unet.guidance import combine
 from stages.unet.sequence import Sequence
+
+log = logging.getLogger("stages")
 
 KNOWN_INPUTS = {"sample", "timestep", "encoder_hidden_states", "timestep_cond", "text_embeds", "time_ids"}
 
@@ -100,11 +103,7 @@ class UnetStage(Stage):
 
     def step(self) -> Iterator[Report]:
         """Launch what can fly, land the forward that has flown longest, or all where the cores may be lent now."""
-        for sequence in [sequence for sequence in self._sequences if sequence.complete]:
-            # It came so: a process that died had done its last step, but could not say so any more.
-            yield Took(sequence.run.job, time.monotonic_ns(), sequence.step, sequence.steps)
-            sequence.taken_ns = time.monotonic_ns()
-            yield self._finish(sequence)
+        yield from self._put_down()
         while len(self._flights) < self.spec.streams and (group := self._group()):
             yield from self._launch(group)
         if self._flights:
@@ -125,13 +124,26 @@ class UnetStage(Stage):
             if not sequence.taken_ns:
                 sequence.taken_ns = began
                 yield Took(sequence.run.job, began, sequence.step, sequence.steps)
-        batch = self._forwards.take(shape)
-        self._fill(batch, group)
+        try:
+            batch = self._forwards.take(shape)
+        except Exception as error:
+            if len(group) == 1:
+                raise
+            # No fault of theirs: each of them has a forward, and this number of rows is not asked for again.
+            log.warning("no forward of %d rows can be compiled, smaller ones are used: %r", shape.rows, error)
+            self.working = ()
+            return
+        try:
+            self._fill(batch, group)
+            began = time.monotonic_ns()
+            batch.forward.start()
+        except Exception:
+            self._forwards.discard(shape)
+            raise
         for sequence in group:
             sequence.flying = True
-        began = time.monotonic_ns()
-        batch.forward.start()
         self._flights.append(_Flight(shape, batch, group, began))
+        self.working = ()
 
     def _land(self, flight: _Flight) -> Iterator[Report]:
         """End one forward: every sequence in it is a step further."""
@@ -140,27 +152,56 @@ class UnetStage(Stage):
         self.beacon.beat(Doing.BUSY, first.run.job, first.step, first.steps)
         for sequence in flight.group:
             sequence.flying = False
-        flight.batch.forward.finish()
-        row = 0
-        for sequence in flight.group:
-            output = flight.batch.output[row : row + sequence.rows]
-            row += sequence.rows
-            if sequence in self._sequences:  # else it was dropped meanwhile, and its slot may be another's by now
-                sequence.advance(combine(output, sequence.run.guidance_scale, sequence.run.guidance_rescale))
+        try:
+            flight.batch.forward.finish()
+        except Exception:
+            self._forwards.discard(flight.shape)
+            raise
+        advanced, broken = self._advance(flight)
         self._forwards.give_back(flight.shape, flight.batch)
         ended = time.monotonic_ns()
         self._learn((ended - flight.began_ns) / 1e9, flight.shape.rows)
         self.beacon.busy((ended - flight.began_ns) // self.spec.streams)
         self.beacon.beat(Doing.BUSY, first.run.job, first.step, first.steps)
-        for sequence in [sequence for sequence in flight.group if sequence in self._sequences]:
+        for sequence in advanced:  # all news of the forward before what ends: that is sent at once
             share = sequence.rows / flight.shape.rows / self.spec.streams
             cost = round((ended - flight.began_ns) * share)
             yield Stepped(sequence.run.job, sequence.step, sequence.steps, flight.began_ns, ended, cost)
+        for sequence in advanced:
             if not np.isfinite(sequence.latents).all():
                 self.drop(sequence.run.job)
                 yield Fault(sequence.run.job, BadOutput.code, "the U-Net's output holds NaN or Inf, in f32 too")
-            elif sequence.complete:
-                yield self._finish(sequence)
+        yield from self._put_down()
+        for sequence, error in broken:
+            self.working = (sequence.run.job,)
+            raise error  # another one that broke is at the step it was at, and will break again
+
+    def _advance(self, flight: _Flight) -> tuple[list[Sequence], list[tuple[Sequence, Exception]]]:
+        """Apply the output of a forward; the sequences that are a step further, and those that broke."""
+        advanced: list[Sequence] = []
+        broken: list[tuple[Sequence, Exception]] = []
+        row = 0
+        for sequence in flight.group:
+            output = flight.batch.output[row : row + sequence.rows]
+            row += sequence.rows
+            if sequence not in self._sequences:  # it was dropped meanwhile, and its slot may be another's by now
+                continue
+            try:
+                sequence.advance(combine(output, sequence.run.guidance_scale, sequence.run.guidance_rescale))
+                advanced.append(sequence)
+            except Exception as error:
+                broken.append((sequence, error))
+        return advanced, broken
+
+    def _put_down(self) -> Iterator[Report]:
+        """Finish the sequences that are complete."""
+        for sequence in [sequence for sequence in self._sequences if sequence.complete]:
+            self.working = (sequence.run.job,)
+            if not sequence.taken_ns:  # a process that died had done its last step, but could not say so any more
+                sequence.taken_ns = time.monotonic_ns()
+                yield Took(sequence.run.job, sequence.taken_ns, sequence.step, sequence.steps)
+            yield self._finish(sequence)
+        self.working = ()
 
     def _finish(self, sequence: Sequence) -> Put:
         run = sequence.run
@@ -193,8 +234,9 @@ class UnetStage(Stage):
 
     def _fill(self, batch: Batch, group: list[Sequence]) -> None:
         """Lay the sequences' rows into the batch."""
-        row = 0
+        everybody, row = self.working, 0
         for sequence in group:
+            self.working = (sequence.run.job,)
             rows = slice(row, row + sequence.rows)
             row += sequence.rows
             batch.inputs["sample"][rows] = sequence.model_input()
@@ -205,6 +247,7 @@ class UnetStage(Stage):
                 else:
                     batch.inputs[name][rows] = constant
                     batch.forward.bind(name, batch.inputs[name])
+        self.working = everybody
 
     def _compile(self, shape: Shape) -> Forward:
         rows, height, width, tokens = shape

@@ -7,6 +7,7 @@ longest time.
 """
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -36,7 +37,11 @@ class Batch(NamedTuple):
 
 
 class Forwards:
-    """Compiles for a shape when it is first wanted, and keeps what is compiled within a budget."""
+    """Compiles for a shape when it is first wanted, and keeps what is compiled within a budget.
+
+    The first forward is the model itself: it is no part of the budget, and stays. What others take says what one more
+    would take.
+    """
 
     def __init__(
         self,
@@ -57,10 +62,14 @@ class Forwards:
         self._resident_bytes = resident_bytes or _resident_bytes
         self._compiled: dict[Shape, Forward] = {}
         """Those used last come last."""
+        self._first: Shape | None = None
         self._bytes: dict[Shape, int] = {}
+        """What forwards took when they were compiled, but for the first: those put away, too."""
+        self._refused: set[Shape] = set()
+        """What could not be compiled."""
         self._idle: dict[Shape, list[Batch]] = {}
         """Batches that are not in flight."""
-        self._flying: dict[Shape, int] = {}
+        self._in_flight: Counter[Shape] = Counter()
 
     def __contains__(self, shape: Shape) -> bool:
         """Whether `shape` is compiled."""
@@ -73,39 +82,60 @@ class Forwards:
         """
         if shape in self._compiled:
             return True
-        worth_it = worth_compiling(shape.rows, self._max_rows)
-        return worth_it and self._spent() + max(self._bytes.values(), default=0) <= self._budget_bytes
+        worth_it = worth_compiling(shape.rows, self._max_rows) and shape not in self._refused
+        return worth_it and self._has_room(shape)
 
     def take(self, shape: Shape) -> Batch:
-        """A batch of this shape, to be given back; compiled if need be. Raises ModelError."""
+        """A batch of this shape, to be given back or discarded; compiled if need be. Raises ModelError."""
         if shape not in self._compiled:
-            self._make_room()
-            before = self._resident_bytes()
-            self._compiled[shape] = self._compile(shape)
-            self._idle[shape] = [self._bound(self._compiled[shape])]
-            self._bytes[shape] = max(0, self._resident_bytes() - before)
+            self._add(shape)
         self._compiled[shape] = self._compiled.pop(shape)
-        self._flying[shape] = self._flying.get(shape, 0) + 1
         idle = self._idle[shape]
-        return idle.pop() if idle else self._bound(self._compiled[shape].another())
+        batch = idle.pop() if idle else self._bound(self._compiled[shape].another())
+        self._in_flight[shape] += 1
+        return batch
 
     def give_back(self, shape: Shape, batch: Batch) -> None:
-        """The batch has landed."""
-        self._flying[shape] -= 1
+        """The forward has ended."""
+        self._in_flight[shape] -= 1
         self._idle[shape].append(batch)
 
-    def _spent(self) -> int:
-        """Bytes of all but the first: that one is the model itself."""
-        return sum(list(self._bytes.values())[1:])
+    def discard(self, shape: Shape) -> None:
+        """The forward of a batch has raised: nobody knows what state it is in, so it is not used again."""
+        self._in_flight[shape] -= 1
 
-    def _make_room(self) -> None:
-        """Put away what was not used for the longest time, until as much as the largest takes would fit."""
-        for shape in list(self._compiled):
-            if self._spent() + max(self._bytes.values()) <= self._budget_bytes:
-                return
-            if not self._flying.get(shape):
-                for kept in (self._compiled, self._bytes, self._idle):
-                    del kept[shape]
+    def _add(self, shape: Shape) -> None:
+        # What is put away for it may be given back to the system, or be kept by the allocator and used again.
+        before = self._resident_bytes()
+        before -= self._make_room(shape)
+        try:
+            forward = self._compile(shape)
+            batch = self._bound(forward)
+        except Exception:
+            self._refused.add(shape)
+            raise
+        if self._first is None:
+            self._first = shape
+        else:
+            self._bytes[shape] = max(0, self._resident_bytes() - before)
+        self._compiled[shape], self._idle[shape] = forward, [batch]
+
+    def _has_room(self, shape: Shape) -> bool:
+        """Whether one more forward fits into the budget. As long as none was measured, any budget has room for one."""
+        spent = sum(self._bytes[kept] for kept in self._compiled if kept != self._first)
+        expected = self._bytes.get(shape, max(self._bytes.values(), default=1))
+        return spent + expected <= self._budget_bytes
+
+    def _make_room(self, shape: Shape) -> int:
+        """Put away what was not used for the longest time, until the shape would fit; returns what that took."""
+        put_away = 0
+        for kept in list(self._compiled):
+            if self._has_room(shape):
+                break
+            if kept != self._first and not self._in_flight[kept]:
+                put_away += self._bytes[kept]
+                del self._compiled[kept], self._idle[kept]
+        return put_away
 
     def _bound(self, forward: Forward) -> Batch:
         inputs = {name: forward.allocate(name) for name in self._inputs}

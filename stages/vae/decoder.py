@@ -1,6 +1,6 @@
 """The VAE decoder: latents in, an encoded picture in the arena."""
 
-from collections.abc import Iterator
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +9,13 @@ from numpy.typing import NDArray
 from stages.core.checkpoint import Checkpoint
 from stages.core.errors import BadOutput, StaleSlot
 from stages.core.model import ModelCard, read_card
-from stages.core.pipes import RunVae, Sketch, Sketched
+from stages.core.pipes import DrawPreview, PreviewDrawn, RunVae
 from stages.runtime import Forward, Runtime
 from stages.stage import OneByOne
 from stages.vae.picture import encode
-from stages.vae.sketch import Sketcher, practice
+from stages.vae.preview import Previewer, practice
+
+log = logging.getLogger("stages")
 
 
 class VaeStage(OneByOne[RunVae]):
@@ -31,13 +33,14 @@ class VaeStage(OneByOne[RunVae]):
         self._card = read_card(Path(self.spec.model))
         self._runtime = Runtime(self.spec, self.beacon)
         self._decoders: dict[tuple[int, ...], tuple[Forward, NDArray[np.float32]]] = {}
-        self._sketcher = Sketcher(self._card.latent_channels)
+        self._previewer = Previewer(self._card.latent_channels)
+        self._learns = True
         shape = self._card.latent_shape(*self.spec.sizes[0])
         decoder, sample = self._decoder(shape)
         latents = practice(shape)
         decoder.allocate(decoder.inputs[0])[...] = self._card.to_decoder(latents)
         decoder.infer()
-        self._sketcher.learn(latents, sample[0])
+        self._learn(latents, sample[0])
 
     def work(self, run: RunVae) -> tuple[int, ...]:
         """Decode and encode; returns (bytes of the file,). Raises BadOutput for latents that are no picture."""
@@ -46,21 +49,31 @@ class VaeStage(OneByOne[RunVae]):
         decoder.bind(decoder.inputs[0], latents)
         if not decoder.infer():
             raise BadOutput("the decoder's output holds NaN or Inf")
-        self._sketcher.learn(self._card.from_decoder(latents[0]), sample[0])
+        self._learn(self._card.from_decoder(latents[0]), sample[0])
         pixels = np.clip(sample[0] / 2 + 0.5, 0, 1).transpose(1, 2, 0)
         picture = encode((pixels * 255).round().astype(np.uint8), run.format, run.metadata)
         self.view.write(run.output)[: len(picture)] = np.frombuffer(picture, np.uint8)
         self.view.seal(run.output, len(picture))
         return (len(picture),)
 
-    def sketch(self, sketch: Sketch) -> Iterator[Sketched]:
+    def preview(self, wanted: DrawPreview) -> PreviewDrawn | None:
         """Draw from the newest checkpoint in the slot; nothing if the job has left it."""
         try:
-            saved = Checkpoint(self.view.peek(sketch.slot), sketch.job, sketch.shape).restore()
+            saved = Checkpoint(self.view.peek(wanted.slot), wanted.job, wanted.shape).restore()
         except StaleSlot:
-            return
-        if saved is not None and np.isfinite(saved.latents).all():
-            yield Sketched(sketch.job, saved.step, self._sketcher.draw(saved.latents, self._card.downscale))
+            return None
+        if saved is None or not np.isfinite(saved.latents).all():
+            return None
+        return PreviewDrawn(wanted.job, saved.step, self._previewer.draw(saved.latents, self._card.downscale))
+
+    def _learn(self, latents: NDArray[np.float32], pixels: NDArray[np.float32]) -> None:
+        """Let previews learn from a decoding; what they cannot learn from is a picture all the same."""
+        try:
+            self._previewer.learn(latents, pixels)
+        except Exception as error:
+            if self._learns:  # a line, not one a picture
+                log.warning("previews cannot learn their colours here: %r", error)
+            self._learns = False
 
     def _decoder(self, shape: tuple[int, ...]) -> tuple[Forward, NDArray[np.float32]]:
         """The decoder for latents of `shape`, compiled on first use, and the array its output appears in."""

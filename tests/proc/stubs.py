@@ -15,7 +15,7 @@ import numpy as np
 
 from stages.core.board import Doing
 from stages.core.checkpoint import Checkpoint
-from stages.core.pipes import Put, Report, Run, RunText, RunUnet, RunVae, Stepped, Took
+from stages.core.pipes import DrawPreview, PreviewDrawn, Put, Report, Run, RunText, RunUnet, RunVae, Stepped, Took
 from stages.core.region import Region
 from stages.stage import OneByOne, Stage
 from stages.vae.picture import encode
@@ -146,6 +146,22 @@ class StubVae(OneByOne[RunVae]):
         self.view.write(run.output)[: len(picture)] = np.frombuffer(picture, np.uint8)
         self.view.seal(run.output, len(picture))
         return (len(picture),)
+
+
+class NamesNobody(StubUnet):
+    """Raises while it has a job of `[error]`, before it has said which job the unit of work is about."""
+
+    def step(self) -> Iterator[Report]:
+        if any(self.view.read(run.input).view(np.float32)[1] for run, _ in self._jobs):
+            raise ValueError("of nobody")
+        yield from super().step()
+
+
+class BadPreviews(StubVae):
+    """Raises at every preview."""
+
+    def preview(self, wanted: DrawPreview) -> PreviewDrawn | None:
+        raise RuntimeError("no luck with this preview")
 
 
 class ExitsAtLoad(StubUnet):

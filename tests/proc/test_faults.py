@@ -111,6 +111,28 @@ def test_an_error_costs_one_job_and_not_the_stage() -> None:
         assert server.pids() == before
 
 
+def test_an_error_that_names_no_job_costs_the_one_it_comes_back_with(
+    undisturbed: dict[tuple[str, int], bytes],
+) -> None:
+    bad = wire.Submit(id="bad", prompt="[error] please", steps=STEPS)
+    with serving(*STUBS, "stage.unet.implementation=tests.proc.stubs:NamesNobody") as server, server.client() as client:
+        innocents = prompts()
+        outcome = run(client, [*innocents[:4], bad, *innocents[4:]])
+        assert list(outcome.failed()) == ["bad"]
+        assert outcome.failed()["bad"].code == "stage_fault"
+        assert outcome.images == undisturbed
+
+
+def test_previews_that_raise_cost_a_line_and_nothing_else() -> None:
+    watched = wire.Submit(id="watched", prompt="a cat [slow]", steps=STEPS, preview_every=1)
+    with serving(*STUBS, "stage.vae.implementation=tests.proc.stubs:BadPreviews") as server, server.client() as client:
+        before = server.pids()
+        assert len(run(client, [watched, *prompts(2)]).images) == 3
+        assert server.pids() == before
+        server.process.send_signal(signal.SIGTERM)
+        assert server.end()[1].count("no luck with this preview") == 1
+
+
 @pytest.mark.parametrize(
     ("stub", "cause"), [("ExitsAtLoad", "exited with status 7"), ("RefusesToLoad", "no luck with this machine")]
 )

@@ -1,7 +1,8 @@
 """The U-Net engine around a U-Net of a few additions, whose every row depends on that row's inputs alone."""
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Sequence as Series
 from dataclasses import dataclass, field
 
 import msgspec
@@ -17,12 +18,13 @@ from stages.core.arena import Arena, Layout, PoolSpec, SlotRef, View
 from stages.core.board import Beacon, Board, Doing
 from stages.core.checkpoint import Checkpoint
 from stages.core.config import Config, ModelConfig, PipelineConfig, StageConfig
-from stages.core.errors import BadOutput
+from stages.core.errors import BadOutput, ModelError
 from stages.core.model import TOKENS, ModelCard
 from stages.core.order import Claim, Order
 from stages.unet import engine, schedules
 from stages.unet.engine import UnetStage
 from stages.unet.noise import TorchGenerator
+from stages.unet.sequence import Sequence
 from tests.unit.cards import CARD, machine
 
 Array = NDArray[np.generic]
@@ -60,7 +62,7 @@ class FakeForward:
     outputs = ("out_sample",)
     precision = "f32"
 
-    def __init__(self, shapes: Mapping[str, Sequence[int]]) -> None:
+    def __init__(self, shapes: Mapping[str, Series[int]]) -> None:
         self.shapes = {name: tuple(shape) for name, shape in shapes.items()}
         self.bound: dict[str, Array] = {}
         self.started: list[int] | None = None
@@ -126,7 +128,7 @@ class FakeRuntime:
         assert part == "unet"
         return {"sample": 4, "timestep": 0 if self.scalar_timestep else 1, "encoder_hidden_states": 3}
 
-    def compile(self, part: str, shapes: Mapping[str, Sequence[int]]) -> FakeForward:
+    def compile(self, part: str, shapes: Mapping[str, Series[int]]) -> FakeForward:
         return FakeForward(shapes)
 
 
@@ -425,7 +427,7 @@ def test_a_forward_is_compiled_once_for_its_shape(bench: Callable[..., Bench], m
     compiled: list[tuple[int, ...]] = []
 
     class Counting(FakeRuntime):
-        def compile(self, part: str, shapes: Mapping[str, Sequence[int]]) -> FakeForward:
+        def compile(self, part: str, shapes: Mapping[str, Series[int]]) -> FakeForward:
             compiled.append(tuple(shapes["sample"]))
             return super().compile(part, shapes)
 
@@ -629,32 +631,139 @@ def test_nan_in_the_rows_of_one_job_fails_that_job_alone(bench: Callable[..., Be
         np.testing.assert_array_equal(one.latents[job], alone(asked[job]))
 
 
+def breaks(one: Bench, error: str = "it broke") -> tuple[int, ...]:
+    """Whom the unit of work that raises now is about; they are dropped, as stages.loop does it."""
+    one.stage.working = ()
+    with pytest.raises(RuntimeError, match=error):
+        one.step()
+    for job in one.stage.working:
+        one.drop(job)
+    return one.stage.working
+
+
 @pytest.mark.parametrize("streams", [1, 2])
+@pytest.mark.parametrize("method", ["start", "finish"])
 def test_a_forward_that_breaks_costs_the_jobs_in_it_and_no_others(
-    streams: int, bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+    streams: int, method: str, bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As stages.loop does it: what was at work is dropped, the others go on."""
-    one = bench(streams=streams)
+    one = bench(streams=streams, max_rows=4)
+    asked = [Asked(3, seed=seed) for seed in range(4)]
+    for job, each in enumerate(asked):
+        one.admit(job, each)
+    works = getattr(FakeForward, method)
+    broken: list[FakeForward] = []
+
+    def break_once(forward: FakeForward) -> bool:
+        LOG.flying -= method == "finish"
+        broken.append(forward)
+        monkeypatch.setattr(FakeForward, method, works)
+        raise RuntimeError("it broke")
+
+    monkeypatch.setattr(FakeForward, method, break_once)
+    assert breaks(one) == (0, 1)
+    broken[0].started = [0]  # whoever starts it again is found out
+    one.finish()
+    for job in (2, 3):
+        np.testing.assert_array_equal(one.latents[job], alone(asked[job]))
+    assert (LOG.flying, one.ends[0], one.ends[1]) == (0, ["dropped"], ["dropped"])
+    assert not any(one.stage._forwards._in_flight.values()), "its shape could never be put away"
+
+
+@pytest.mark.parametrize("method", ["advance", "model_input", "finish"])
+@pytest.mark.parametrize("victim", [0, 1, 2])
+def test_what_breaks_about_one_job_of_a_forward_costs_that_job_alone(
+    method: str, victim: int, bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = bench(max_rows=6)
     asked = [Asked(3, seed=seed) for seed in range(3)]
     for job, each in enumerate(asked):
         one.admit(job, each)
-    finish = FakeForward.finish
+    works = getattr(Sequence, method)
 
-    def break_once(forward: FakeForward) -> bool:
-        LOG.flying -= 1
-        forward.started = None
-        monkeypatch.setattr(FakeForward, "finish", finish)
-        raise RuntimeError("it broke")
+    def break_one(sequence: Sequence, *arguments: Floats) -> object:
+        if sequence.run.job == victim and sequence.step >= 2:
+            raise RuntimeError("it broke")
+        return works(sequence, *arguments)
 
-    monkeypatch.setattr(FakeForward, "finish", break_once)
+    monkeypatch.setattr(Sequence, method, break_one)
+    one.step()
+    one.step()
+    assert breaks(one) == (victim,)
+    one.finish()
+    assert LOG.forwards[0] == [0, 0, 1, 1, 2, 2], "they were in one forward"
+    for job in {0, 1, 2} - {victim}:
+        assert one.ends[job] == ["put"]
+        np.testing.assert_array_equal(one.latents[job], alone(asked[job]))
+        assert [r.step for r in one.reports if isinstance(r, pipes.Stepped) and r.job == job] == [1, 2, 3]
+        assert one.said(pipes.Took).count(job) == 1
+    assert one.ends[victim] == ["dropped"]
+    assert not any(one.stage._forwards._in_flight.values())
+
+
+def test_a_finished_job_that_cannot_be_put_down_is_blamed_and_not_the_last_forward_s(
+    bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has come from a process that died after its last step; the jobs of the last forward are innocent."""
+    one = bench(max_rows=4)
+    asked = [Asked(4, seed=seed) for seed in range(2)]
+    for job, each in enumerate(asked):
+        one.admit(job, each)
+    one.step()
+    shape = CARD.latent_shape(*SIZES[0])
+    with monkeypatch.context() as patch:  # until its checkpoint lies in the slot
+        patch.setattr(one.stage, "admit", lambda run: None)
+        one.admit(7, Asked(1))
+    Checkpoint(one.payload(one.runs[7].output), 7, shape).save(
+        1, np.zeros(shape, np.float32), np.zeros((0, *shape), np.float32)
+    )
+    one.stage.admit(one.runs[7])
+    seal = View.seal
+
+    def torn(view: View, slot: SlotRef, nbytes: int) -> None:
+        if 7 in one.runs and slot == one.runs[7].output:
+            raise RuntimeError("it broke")
+        seal(view, slot, nbytes)
+
+    monkeypatch.setattr(View, "seal", torn)
     with pytest.raises(RuntimeError, match="it broke"):
         one.step()
-    assert one.stage.working == (0,)
-    one.drop(0)
+    assert one.stage.working == (7,), "whatever the forward before had named"
+    one.drop(7)
     one.finish()
-    for job in (1, 2):
-        np.testing.assert_array_equal(one.latents[job], alone(asked[job]))
-    assert (LOG.flying, one.ends[0]) == (0, ["dropped"])
+    for job, each in enumerate(asked):
+        np.testing.assert_array_equal(one.latents[job], alone(each))
+
+
+def test_rows_that_cannot_be_compiled_together_are_done_apart_and_nobody_pays(
+    bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Small(FakeRuntime):
+        def compile(self, part: str, shapes: Mapping[str, Series[int]]) -> FakeForward:
+            if shapes["sample"][0] > 2:
+                raise ModelError("no memory for so many rows")
+            return super().compile(part, shapes)
+
+    monkeypatch.setattr(engine, "Runtime", Small)
+    one = bench(max_rows=4, streams=2)
+    asked = [Asked(3, seed=seed) for seed in range(3)]
+    for job, each in enumerate(asked):
+        one.admit(job, each)
+    one.finish()
+    for job, each in enumerate(asked):
+        np.testing.assert_array_equal(one.latents[job], alone(each))
+    assert all(len(rows) == 2 for rows in LOG.forwards)
+    [line] = [record.getMessage() for record in caplog.records]
+    assert "no memory for so many rows" in line
+
+
+def test_all_news_of_a_forward_come_before_what_ends(bench: Callable[..., Bench]) -> None:
+    """What ends is sent at once, and takes the news along."""
+    one = bench(max_rows=4)
+    one.admit(1, Asked(1, seed=1))
+    one.admit(2, Asked(2, seed=2))
+    one.step()
+    kinds = [(type(report).__name__, report.job) for report in one.reports]
+    assert kinds == [("Took", 1), ("Took", 2), ("Stepped", 1), ("Stepped", 2), ("Put", 1)]
 
 
 def test_the_board_tells_whose_step_it_is(bench: Callable[..., Bench]) -> None:

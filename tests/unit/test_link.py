@@ -3,15 +3,17 @@ import socket as unix
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
 import zmq
 
-from stages.core import pipes, wire
+from stages.core import outbox, pipes, wire
 from stages.core.arena import SlotRef
 from stages.core.errors import NoAnswer, StartFailed
 from stages.core.link import ClientHub, ClientLink, StageHub, StageLink, private_address
@@ -209,22 +211,81 @@ def test_a_stage_waits_for_messages_or_the_end_of_its_life_line(stage_hub: Stage
         link.close()
 
 
-def test_news_of_steps_travels_together_and_in_order(stage_hub: StageHub) -> None:
+def stepped(job: int, step: int = 1) -> pipes.Stepped:
+    return pipes.Stepped(job, step, 100, step, step + 1, 1)
+
+
+@pytest.fixture
+def stage_link(stage_hub: StageHub) -> Iterator[StageLink]:
+    """The link of a stage in this process, which has said nothing yet."""
     ours, theirs = unix.socketpair()
     with ours, theirs:
         link = StageLink(stage_hub.address, theirs.fileno())
         stage_hub.expect(os.getpid())
-        said: list[pipes.FromStage] = [
-            pipes.Took(1, 0, 0, 100),
-            *(pipes.Stepped(1, step, 100, step, step + 1, 1) for step in range(100)),
-            pipes.Put(1, SlotRef(0, 1), (4,), 0, 1),
-        ]
-        for message in said:
-            link.send(message)
-        link.send(pipes.Stepped(2, 1, 2, 0, 1, 1))
-        link.close()  # what still waits goes now
-        heard = arrivals(stage_hub, len(said) + 1)
-        assert [message for _, message in heard] == [*said, pipes.Stepped(2, 1, 2, 0, 1, 1)]
+        yield link
+        link.close()
+
+
+def frames(hub: StageHub, messages: int) -> list[list[int]]:
+    """The jobs that each frame tells of, until there have been so many messages, or the deadline has passed."""
+    found: list[list[int]] = []
+    while sum(map(len, found)) < messages and hub.socket.poll(DEADLINE_MS):
+        _, frame = hub.socket.recv_multipart()
+        found.append([message.job for message in pipes.unpack_from_stage(frame)])  # type: ignore[union-attr]
+    return found
+
+
+def told(hub: StageHub, messages: int) -> list[int]:
+    """The same, however they are spread over frames."""
+    return list(chain.from_iterable(frames(hub, messages)))
+
+
+def test_news_of_one_forward_travel_together_in_order_and_all_else_at_once(
+    stage_hub: StageHub, stage_link: StageLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "NEWS_S", 1000.0)  # nothing goes because of time
+    for job in (1, 2, 3):
+        stage_link.send(stepped(job))
+    stage_link.end_unit()
+    assert frames(stage_hub, 3) == [[1, 2, 3]]
+    for message in (pipes.Took(4, 0, 0, 2), stepped(4), pipes.Put(4, SlotRef(0, 1), (4,), 0, 1)):
+        stage_link.send(message)
+    assert frames(stage_hub, 3) == [[4], [4, 4]]
+
+
+def test_news_that_nothing_follows_arrive_all_the_same(stage_hub: StageHub, stage_link: StageLink) -> None:
+    """A stage may have nothing to send for minutes: in a forward, in a compilation, or without its lease."""
+    for job in (1, 2):  # after the first news the thread is there, and waits
+        stage_link.send(stepped(job))
+        assert told(stage_hub, 1) == [job]
+    stage_link.send(pipes.Dropped(3))
+    stage_link.send(stepped(4))
+    stage_link.end_unit()  # too soon after the last sending
+    assert told(stage_hub, 2) == [3, 4]
+
+
+def test_the_hub_is_not_woken_for_every_short_step(stage_hub: StageHub, stage_link: StageLink) -> None:
+    began = time.monotonic()
+    for step in range(500):
+        stage_link.send(stepped(1, step))
+        stage_link.end_unit()
+    windows = (time.monotonic() - began) / 0.01
+    stage_link.flush()
+    found = frames(stage_hub, 500)
+    assert sum(map(len, found)) == 500
+    assert len(found) <= 3 + windows
+
+
+def test_what_still_waits_goes_when_the_stage_leaves(stage_hub: StageHub) -> None:
+    ours, theirs = unix.socketpair()
+    with ours, theirs:
+        link = StageLink(stage_hub.address, theirs.fileno())
+        stage_hub.expect(os.getpid())
+        link.send(pipes.Dropped(1))
+        link.send(stepped(2))
+        link.close()
+        assert frames(stage_hub, 2) == [[1], [2]]
+        assert "courier" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_a_stage_tells_its_news_before_it_waits(stage_hub: StageHub) -> None:
@@ -265,11 +326,11 @@ def test_a_client_is_answered_with_a_message_and_a_frame(client_hub: ClientHub, 
     assert client.receive(0) is None
 
 
-def test_a_request_is_one_frame(client_hub: ClientHub, dealer: Dealer) -> None:
+def test_a_request_is_one_frame_and_what_is_more_is_told_from_it(client_hub: ClientHub, dealer: Dealer) -> None:
     peer = dealer(client_hub.address)
     for frames in ([b"", b"x"], [b"x", b"x", b"x"], [b"", b"", b""], [b"heard"]):
         peer.send_multipart(frames)
-    assert [frame for _, frame in arrivals(client_hub, 1)] == [b"heard"]
+    assert [frame for _, frame in arrivals(client_hub, 4)] == [None, None, None, b"heard"]
 
 
 def test_who_sends_too_much_is_cut_off_and_the_others_are_heard(

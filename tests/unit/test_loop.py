@@ -7,7 +7,7 @@ from stages.core import pipes
 from stages.core.arena import SlotRef
 from stages.core.board import Beacon, Board, Doing
 from stages.core.errors import BadOutput, BadRequest
-from stages.core.pipes import Drop, Dropped, Fault, Put, RunText, Stop, Took
+from stages.core.pipes import DrawPreview, Drop, Dropped, Fault, PreviewDrawn, Put, RunText, Stop, Took
 from stages.loop import serve
 from stages.stage import OneByOne, Stage
 from tests.unit.fleet import Fleet
@@ -24,6 +24,8 @@ class FakeLink:
         self.batches = deque(batches)
         self.sent: list[pipes.FromStage] = []
         self.waited: list[bool] = []
+        self.units: list[int] = []
+        """How many messages had been sent when a unit of work ended."""
 
     def orphaned(self) -> bool:
         return not self.batches
@@ -34,6 +36,9 @@ class FakeLink:
 
     def send(self, message: pipes.FromStage) -> None:
         self.sent.append(message)
+
+    def end_unit(self) -> None:
+        self.units.append(len(self.sent))
 
     def said(self) -> list[tuple[str, int]]:
         """The kind of every report, and its job."""
@@ -54,6 +59,8 @@ class FakeText(OneByOne[RunText]):
             raise BadRequest("`prompt` has 999 tokens")
         if run.prompts == ("odd",):
             raise KeyError("odd")
+        if run.prompts == ("endless",):
+            raise ValueError("x" * (1 << 20))
         super().admit(run)
 
     def work(self, run: RunText) -> tuple[int, ...]:
@@ -68,7 +75,11 @@ class FakeText(OneByOne[RunText]):
 
 
 class FakeUnet(Stage):
-    """Works on up to two jobs together, for two steps; a job of prompt `broken` breaks the second one."""
+    """Works on up to two jobs together, for two steps; a job of prompt `broken` breaks the second one.
+
+    Other prompts are defects of the stage: `unnamed` raises before the stage has said whom the unit is about,
+    `forgotten` is never ended, `stays` cannot be dropped, `late` raises once its neighbour has ended.
+    """
 
     precision = "none"
 
@@ -82,14 +93,26 @@ class FakeUnet(Stage):
 
     def admit(self, run: pipes.Run) -> None:
         assert isinstance(run, RunText)
-        self.runs.append(run)
+        if run.prompts != ("ignored",):
+            self.runs.append(run)
+        if run.prompts == ("half taken in",):
+            raise KeyError("odd")
 
     def drop(self, job: int) -> None:
+        if any(run.job == job and run.prompts == ("stays",) for run in self.runs):
+            raise RuntimeError("it stays")
         self.runs = [run for run in self.runs if run.job != job]
 
     def step(self) -> Iterator[pipes.Report]:
         group = self.runs[:2]
+        if any(run.prompts == ("unnamed",) for run in group):
+            raise RuntimeError("it broke")
         self.working = tuple(run.job for run in group)
+        if any(run.prompts == ("stays",) for run in group):
+            raise RuntimeError("it broke")
+        if any(run.prompts == ("forgotten",) for run in group):
+            self.runs.clear()
+            return
         for run in group:
             step = self.steps[run.job] = self.steps.get(run.job, 0) + 1
             if step == 2 and run.prompts == ("broken",):
@@ -97,13 +120,28 @@ class FakeUnet(Stage):
             yield pipes.Stepped(run.job, step, 2, 0, 1, 1)
         for run in group:
             if self.steps[run.job] == 2:
+                if run.prompts == ("late",):
+                    raise RuntimeError("it broke")
                 self.drop(run.job)
                 yield Put(run.job, run.output, (), 0, 1)
 
 
+class FakeVae(FakeText):
+    """Draws previews of even jobs, none of odd ones, and breaks at those of jobs beyond 9."""
+
+    def preview(self, wanted: DrawPreview) -> PreviewDrawn | None:
+        if wanted.job > 9:
+            raise ZeroDivisionError(f"job {wanted.job}\nbroke")
+        return PreviewDrawn(wanted.job, 3, b"jpeg") if wanted.job % 2 == 0 else None
+
+
+def draw(job: int) -> DrawPreview:
+    return DrawPreview(job, SlotRef(job, 1), (4, 8, 8))
+
+
 @pytest.fixture
 def board() -> Iterator[Board]:
-    board = Board(1)
+    board = Board(3)
     yield board
     board.close()
 
@@ -118,6 +156,13 @@ def fleet() -> Iterator[Fleet]:
 @pytest.fixture
 def text(fleet: Fleet, board: Board) -> FakeText:
     stage = FakeText(fleet.plan.stages[0], fleet.processes["text-0"].view, Beacon(board.region, 0))
+    stage.load()
+    return stage
+
+
+@pytest.fixture
+def vae(fleet: Fleet, board: Board) -> FakeVae:
+    stage = FakeVae(fleet.plan.stages[2], fleet.processes["vae-0"].view, Beacon(board.region, 2))
     stage.load()
     return stage
 
@@ -191,6 +236,12 @@ def test_a_job_that_breaks_costs_itself_alone(
     assert board.read(0).doing is Doing.IDLE
 
 
+def test_the_link_is_told_when_all_news_of_a_unit_of_work_are_said(unet: FakeUnet) -> None:
+    link = play(unet, [run(1), run(2, "broken"), run(3)], [], [], [])
+    assert link.said()[:5] == [("Stepped", 1), ("Stepped", 2), ("Stepped", 1), ("Fault", 1), ("Fault", 2)]
+    assert link.units == [2, 5, 6, 8]
+
+
 def test_a_step_that_breaks_costs_all_jobs_in_it_and_no_others(unet: FakeUnet) -> None:
     link = play(unet, [run(1), run(2, "broken"), run(3), run(4)], [], [], [])
     assert link.said() == [
@@ -207,6 +258,87 @@ def test_a_step_that_breaks_costs_all_jobs_in_it_and_no_others(unet: FakeUnet) -
         ("Put", 4),
     ]
     assert unet.idle
+
+
+# Whom an exception costs.
+
+
+def test_a_job_that_had_ended_when_its_neighbour_broke_is_not_answered_again(unet: FakeUnet) -> None:
+    link = play(unet, [run(1), run(2, "late")], [], [])
+    assert link.said()[4:] == [("Put", 1), ("Fault", 2)]
+    assert unet.idle
+
+
+def test_nobody_of_the_last_unit_pays_for_what_breaks_before_the_next_has_begun(unet: FakeUnet) -> None:
+    """Jobs 1 and 2 were in the last forward; whose fault it is now nobody says, so the process ends."""
+    link = FakeLink([run(1), run(2)], [run(3), run(4), Drop(1), Drop(2)], [run(5, "unnamed"), Drop(3)], [], [])
+    with pytest.raises(RuntimeError, match="it broke"):
+        serve(unet, link)  # type: ignore[arg-type]
+    assert [kind for kind, _ in link.said()] == ["Stepped"] * 2 + ["Dropped"] * 2 + ["Stepped"] * 2 + ["Dropped"]
+    assert len(link.batches) == 2, "at once: there is nothing that it could do differently the next time"
+
+
+def test_a_job_that_cannot_even_be_dropped_is_answered_once(unet: FakeUnet) -> None:
+    link = FakeLink([run(1, "stays")], [], [], [], [])
+    with pytest.raises(RuntimeError, match="it broke"):
+        serve(unet, link)  # type: ignore[arg-type]
+    assert link.said() == [("Fault", 1)]
+
+
+def test_what_breaks_unnamed_is_about_the_only_job_there_is(unet: FakeUnet) -> None:
+    link = play(unet, [run(1, "unnamed")], [run(2)], [], [])
+    assert link.said() == [("Fault", 1), ("Stepped", 2), ("Stepped", 2), ("Put", 2)]
+
+
+def test_what_breaks_for_jobs_that_have_gone_costs_nobody_until_nothing_else_is_done(unet: FakeUnet) -> None:
+    unet.admit(run(8, "stays"))  # as if in a forward that flies on after the drop
+    link = FakeLink([run(1)], [], [], [], [])
+    with pytest.raises(RuntimeError, match="it broke"):
+        serve(unet, link)  # type: ignore[arg-type]
+    assert link.said() == [("Fault", 1)], "its forward was shared"
+    assert len(link.batches) == 1, "a stage that can do nothing else is given up, but not at the first time"
+
+
+def test_a_job_that_the_stage_forgets_is_answered(unet: FakeUnet) -> None:
+    link = play(unet, [run(1), run(2, "forgotten")], [run(3, "ignored")], [run(4)], [], [])
+    assert link.said() == [("Fault", 1), ("Fault", 2), ("Fault", 3), ("Stepped", 4), ("Stepped", 4), ("Put", 4)]
+
+
+def test_a_job_that_was_half_taken_in_is_forgotten(unet: FakeUnet) -> None:
+    link = play(unet, [run(1, "half taken in")], [run(2)], [], [])
+    assert link.said() == [("Fault", 1), ("Stepped", 2), ("Stepped", 2), ("Put", 2)]
+
+
+def test_a_drop_that_raises_is_answered_and_the_stage_goes_on(unet: FakeUnet, text: FakeText) -> None:
+    unet.admit(run(9, "stays"))
+    link = FakeLink([Drop(9), run(1), Drop(7), Stop()])
+    serve(unet, link)  # type: ignore[arg-type]
+    assert link.sent == [Fault(9, "stage_fault", "RuntimeError: it stays"), Dropped(7)]
+
+
+def test_a_message_of_an_exception_is_cut_before_the_pipe_is_full(text: FakeText) -> None:
+    [fault] = play(text, [run(1, "endless")]).sent
+    assert isinstance(fault, Fault)
+    assert 500 < len(fault.message) <= 1000
+
+
+# Previews.
+
+
+def test_every_preview_asked_for_is_answered_once(vae: FakeVae, caplog: pytest.LogCaptureFixture) -> None:
+    link = play(vae, [draw(2), draw(3), draw(11), run(1), draw(12)], [draw(4)], [])
+    nothing = [PreviewDrawn(job, 0, b"") for job in (3, 11, 12)]
+    assert link.sent[:4] == [PreviewDrawn(2, 3, b"jpeg"), *nothing]
+    assert link.said()[4:] == [("Took", 1), ("Put", 1), ("PreviewDrawn", 4)]
+    [line] = [record.getMessage() for record in caplog.records]
+    assert "ZeroDivisionError('job 11\\nbroke')" in line, "a line, and of the first one only"
+
+
+def test_a_stage_that_draws_no_previews_answers(text: FakeText) -> None:
+    assert play(text, [draw(2)]).sent == [PreviewDrawn(2, 0, b"")]
+
+
+# Leaving.
 
 
 def test_a_dropped_job_is_not_done_and_the_drop_is_answered(text: FakeText) -> None:

@@ -22,19 +22,19 @@ class Onlooker(Fleet):
     """A fleet whose decoders have also been asked for previews."""
 
     def __init__(self, config: Config | None = None, *, serving: bool = True) -> None:
-        self.sketches: list[tuple[str, pipes.Sketch]] = []
+        self.wanted: list[tuple[str, pipes.DrawPreview]] = []
         super().__init__(config, serving=serving)
 
     def _receive(self, stage: str, run: pipes.Run) -> None:
-        if isinstance(run, pipes.Sketch):
+        if isinstance(run, pipes.DrawPreview):
             self.processes[stage].view.peek(run.slot)  # StaleSlot if it is not the job's any more
-            self.sketches.append((stage, run))
+            self.wanted.append((stage, run))
         else:
             super()._receive(stage, run)
 
-    def sketched(self, job: int, step: int) -> list[wire.HubMessage]:
+    def previewed(self, job: int, step: int) -> list[wire.HubMessage]:
         return self._perform(
-            self.router.previewed(VAE, pipes.Sketched(job, step, f"{job}@{step}".encode()), self.tick())
+            self.router.previewed(VAE, pipes.PreviewDrawn(job, step, f"{job}@{step}".encode()), self.tick())
         )
 
     def remind(self) -> list[wire.HubMessage]:
@@ -354,13 +354,13 @@ def test_a_decoder_draws_every_so_many_steps_but_not_after_the_last(
     run = fleet.processes[UNET].held[0]
     asked = []
     for step in range(1, 8):
-        before = len(fleet.sketches)
+        before = len(fleet.wanted)
         fleet.step(UNET)
-        if len(fleet.sketches) > before:
+        if len(fleet.wanted) > before:
             asked.append(step)
-            fleet.sketched(run.job, step)
+            fleet.previewed(run.job, step)
     assert asked == steps
-    assert fleet.sketches == [(VAE, pipes.Sketch(run.job, run.output, (4, 8, 8)))] * len(steps)
+    assert fleet.wanted == [(VAE, pipes.DrawPreview(run.job, run.output, (4, 8, 8)))] * len(steps)
     fleet.settle()
     assert fleet.pictures("a") == [picture("a", steps=7)]
 
@@ -370,9 +370,9 @@ def test_a_preview_is_shown_once_and_no_older_one_after_it(fleet: Onlooker) -> N
     job = fleet.jobs(UNET)[0]
     for _ in range(4):
         fleet.step(UNET)
-    assert fleet.sketched(job, 3) == [wire.Preview(id="a", index=0, step=3)]
-    assert fleet.sketched(job, 3) == fleet.sketched(job, 2) == []
-    assert fleet.sketched(job, 4) == [wire.Preview(id="a", index=0, step=4)]
+    assert fleet.previewed(job, 3) == [wire.Preview(id="a", index=0, step=3)]
+    assert fleet.previewed(job, 3) == fleet.previewed(job, 2) == []
+    assert fleet.previewed(job, 4) == [wire.Preview(id="a", index=0, step=4)]
     assert fleet.previews("a") == [(0, 3, b"%d@3" % job), (0, 4, b"%d@4" % job)]
 
 
@@ -382,10 +382,10 @@ def test_the_last_step_is_for_the_picture_to_show(fleet: Onlooker) -> None:
     job = fleet.jobs(UNET)[0]
     for _ in range(4):
         fleet.step(UNET)
-    assert fleet.sketched(job, 5) == []
-    assert fleet.sketched(job, 4) == [wire.Preview(id="a", index=0, step=4)]
+    assert fleet.previewed(job, 5) == []
+    assert fleet.previewed(job, 4) == [wire.Preview(id="a", index=0, step=4)]
     fleet.settle()
-    assert fleet.sketched(job, 5) == []
+    assert fleet.previewed(job, 5) == []
     assert fleet.ends("a") == ["done"]
 
 
@@ -394,10 +394,10 @@ def test_a_decoder_that_is_busy_is_asked_for_one_preview_of_a_job_at_a_time(flee
     job = fleet.jobs(UNET)[0]
     for _ in range(3):
         fleet.step(UNET)
-    assert len(fleet.sketches) == 1
-    fleet.sketched(job, 3)
+    assert len(fleet.wanted) == 1
+    fleet.previewed(job, 3)
     fleet.step(UNET)
-    assert len(fleet.sketches) == 2
+    assert len(fleet.wanted) == 2
 
 
 def test_a_job_whose_previews_kill_decoders_gets_no_more_of_them_and_nobody_else_is_blamed(fleet: Onlooker) -> None:
@@ -411,18 +411,18 @@ def test_a_job_whose_previews_kill_decoders_gets_no_more_of_them_and_nobody_else
     fleet.serve(VAE)
     assert len(fleet.jobs(VAE)) == 1
     fleet.step(UNET)
-    assert len(fleet.sketches) == 1, "the decoder has its suspect to itself"
+    assert len(fleet.wanted) == 1, "the decoder has its suspect to itself"
     fleet.take(VAE)
     fleet.kill(VAE)
     fleet.serve(VAE)
     assert fleet.ends("other") == [], "the first of the two deaths may have been the preview's"
     fleet.work(VAE)
     fleet.step(UNET)
-    assert len(fleet.sketches) == 2
+    assert len(fleet.wanted) == 2
     fleet.kill(VAE)
     fleet.serve(VAE)
     fleet.step(UNET)
-    assert len(fleet.sketches) == 2
+    assert len(fleet.wanted) == 2
     fleet.settle()
     assert fleet.ends("other") == fleet.ends("a") == ["done"]
     assert fleet.all_free()
@@ -440,15 +440,15 @@ def test_a_suspect_waits_for_the_preview_that_a_decoder_draws() -> None:
     fleet.work(TEXT)
     fleet.take(UNET)
     fleet.step(UNET)
-    assert [stage for stage, _ in fleet.sketches] == ["vae-0"]
+    assert [stage for stage, _ in fleet.wanted] == ["vae-0"]
     fleet.submit("d", "d", preview_every=1)
     fleet.work(TEXT)
     fleet.kill("vae-1")
     assert fleet.jobs("vae-0") == []
     fleet.take(UNET, 4)
     fleet.step(UNET, 4)
-    assert len(fleet.sketches) == 1, "previews without end would let it wait for ever"
-    fleet.sketched(3, 1)
+    assert len(fleet.wanted) == 1, "previews without end would let it wait for ever"
+    fleet.previewed(3, 1)
     assert fleet.jobs("vae-0") == [2]
     fleet.settle()
     assert fleet.all_free()
@@ -461,8 +461,8 @@ def test_previews_are_those_of_their_image(fleet: Onlooker) -> None:
     fleet.step(UNET, first)
     fleet.take(UNET, second)
     fleet.step(UNET, second)
-    fleet.sketched(second, 1)
-    fleet.sketched(first, 1)
+    fleet.previewed(second, 1)
+    fleet.previewed(first, 1)
     assert [(index, step) for index, step, _ in fleet.previews("a")] == [(1, 1), (0, 1)]
 
 
@@ -471,24 +471,24 @@ def test_no_preview_comes_after_the_end(fleet: Onlooker) -> None:
     [job] = fleet.jobs(UNET)
     fleet.step(UNET)
     fleet.cancel("a")
-    assert fleet.sketched(job, 1) == []
-    asked = len(fleet.sketches)
+    assert fleet.previewed(job, 1) == []
+    asked = len(fleet.wanted)
     fleet.step(UNET)
-    assert len(fleet.sketches) == asked, "nobody looks on any more"
+    assert len(fleet.wanted) == asked, "nobody looks on any more"
     fleet.settle()
     fleet.submit("b", steps=1)
     fleet.settle()
-    assert fleet.sketched(job, 2) == fleet.sketched(job + 1, 1) == fleet.sketched(99, 1) == []
+    assert fleet.previewed(job, 2) == fleet.previewed(job + 1, 1) == fleet.previewed(99, 1) == []
 
 
 def test_without_a_decoder_there_is_no_preview_and_no_harm(fleet: Onlooker) -> None:
     to_unet(fleet, 1, steps=3)
     fleet.kill(VAE)
     fleet.step(UNET)
-    assert fleet.sketches == []
+    assert fleet.wanted == []
     fleet.serve(VAE)
     fleet.step(UNET)
-    assert len(fleet.sketches) == 1
+    assert len(fleet.wanted) == 1
     fleet.settle()
     assert fleet.ends("a") == ["done"]
 

@@ -163,3 +163,11 @@ def test_larger_pictures_take_longer() -> None:
     assert small is not None
     assert big is not None
     assert big > 3 * small
+
+
+def test_the_hub_hears_of_short_steps_as_often_as_from_a_real_stage() -> None:
+    """A frame for the prompt, two a stage, and one of the news of all steps within NEWS_S."""
+    found = play(planned(), jobs=1, in_flight=1, conditions=msgspec.structs.replace(FREE, message_s=1e-5), steps=100)
+    frames = found.cores_used["hub"] * found.played.span_s / 1e-5
+    assert 100 * UNET.seconds(2, 1, 2) == pytest.approx(0.64)
+    assert 7 + 10 <= frames <= 7 + 17

@@ -9,15 +9,15 @@ from PIL import Image
 from stages.core.embeds import Floats
 
 _SIDE = 256
-"""Pixels of a sketch's longer side, at most."""
+"""Pixels of a preview's longer side, at most."""
 
 _QUALITY = 85
 
 
-class Sketcher:
+class Previewer:
     """Least squares, over all decodings seen, from latents to the mean colour of the pixels each stands for.
 
-    It costs a decoding a few thousand additions, and a sketch a few thousand multiplications, where decoding costs as
+    It costs a decoding a few thousand additions, and a preview a few thousand multiplications, where decoding costs as
     much as two or three steps of the U-Net.
     """
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from stages.core.embeds import Floats
-from stages.vae.sketch import Sketcher, practice
+from stages.vae.preview import Previewer, practice
 
 SCALE = 8
 
@@ -19,9 +19,9 @@ def decoded(latents: Floats, weights: NDArray[np.float64], offset: NDArray[np.fl
     return colours.repeat(SCALE, axis=1).repeat(SCALE, axis=2).astype(np.float32)
 
 
-def drawn(sketcher: Sketcher, latents: Floats, scale: int = SCALE) -> NDArray[np.float64]:
+def drawn(previewer: Previewer, latents: Floats, scale: int = SCALE) -> NDArray[np.float64]:
     """[H, W, 3] from -1 to 1."""
-    with Image.open(io.BytesIO(sketcher.draw(latents, scale))) as image:
+    with Image.open(io.BytesIO(previewer.draw(latents, scale))) as image:
         assert image.format == "JPEG"
         return np.asarray(image, np.float64) / 127.5 - 1
 
@@ -37,46 +37,46 @@ def calm(seed: int, channels: int = 4, side: int = 8) -> Floats:
 def test_the_fit_recovers_a_linear_decoder(seed: int, channels: int) -> None:
     random = np.random.default_rng(seed)
     weights, offset = random.uniform(-0.5, 0.5, (3, channels)), random.uniform(-0.3, 0.3, 3)
-    sketcher = Sketcher(channels)
+    previewer = Previewer(channels)
     for _ in range(2):
         latents = random.standard_normal((channels, 16, 16)).astype(np.float32)
-        sketcher.learn(latents, decoded(latents, weights, offset))
+        previewer.learn(latents, decoded(latents, weights, offset))
     unseen = calm(seed, channels)
     truth = np.clip(np.tensordot(weights, unseen, axes=1) + offset[:, None, None], -1, 1).transpose(1, 2, 0)
-    seen = drawn(sketcher, unseen, 1)
+    seen = drawn(previewer, unseen, 1)
     assert np.abs(seen - truth).mean() < 0.04
     assert np.abs(seen.mean(axis=(0, 1)) - truth.mean(axis=(0, 1))).max() < 0.03
 
 
 def test_every_decoding_counts_and_the_fit_is_the_best_for_all() -> None:
     """Two decodings that contradict each other: the colour between them."""
-    sketcher = Sketcher(1)
+    previewer = Previewer(1)
     latents = np.zeros((1, 8, 8), np.float32)
     for value in (-0.5, 0.1, 0.1):
-        sketcher.learn(latents, np.full((3, 64, 64), value, np.float32))
-    assert drawn(sketcher, latents) == pytest.approx(-0.1, abs=0.02)
+        previewer.learn(latents, np.full((3, 64, 64), value, np.float32))
+    assert drawn(previewer, latents) == pytest.approx(-0.1, abs=0.02)
 
 
 def test_what_is_learned_is_the_mean_colour_of_the_pixels() -> None:
-    sketcher = Sketcher(1)
+    previewer = Previewer(1)
     pixels = np.zeros((3, 16, 16), np.float32)
     pixels[0, ::2] = 1.0  # red, every second line: half red
     pixels[1] = np.linspace(-1, 1, 16)  # averages out
-    sketcher.learn(np.zeros((1, 2, 2), np.float32), pixels)
-    assert drawn(sketcher, np.zeros((1, 2, 2), np.float32)).mean(axis=(0, 1))[0] == pytest.approx(0.5, abs=0.02)
+    previewer.learn(np.zeros((1, 2, 2), np.float32), pixels)
+    assert drawn(previewer, np.zeros((1, 2, 2), np.float32)).mean(axis=(0, 1))[0] == pytest.approx(0.5, abs=0.02)
 
 
-def test_before_anything_was_learned_a_sketch_is_grey() -> None:
-    assert np.abs(drawn(Sketcher(4), calm(0))).max() < 0.02
+def test_before_anything_was_learned_a_preview_is_grey() -> None:
+    assert np.abs(drawn(Previewer(4), calm(0))).max() < 0.02
 
 
 def test_latents_still_full_of_noise_are_drawn_at_the_size_the_decoder_knows() -> None:
-    sketcher = Sketcher(4)
+    previewer = Previewer(4)
     latents = np.random.default_rng(1).standard_normal((4, 16, 16)).astype(np.float32)
     weights = np.eye(3, 4) * 0.3
-    sketcher.learn(latents, decoded(latents, weights, np.zeros(3)))
-    np.testing.assert_allclose(drawn(sketcher, latents * 14), drawn(sketcher, latents / latents.std()), atol=0.05)
-    assert drawn(sketcher, latents * 14).std() < 0.5
+    previewer.learn(latents, decoded(latents, weights, np.zeros(3)))
+    np.testing.assert_allclose(drawn(previewer, latents * 14), drawn(previewer, latents / latents.std()), atol=0.05)
+    assert drawn(previewer, latents * 14).std() < 0.5
 
 
 @pytest.mark.parametrize(
@@ -91,11 +91,11 @@ def test_latents_still_full_of_noise_are_drawn_at_the_size_the_decoder_knows() -
         ((8, 8), 1, (8, 8)),
     ],
 )
-def test_a_sketch_is_a_jpeg_of_the_picture_s_size_or_of_about_256_pixels(
+def test_a_preview_is_a_jpeg_of_the_picture_s_size_or_of_about_256_pixels(
     latents: tuple[int, int], scale: int, size: tuple[int, int]
 ) -> None:
     """Width and height; never larger than the picture, never smaller than a pixel a latent."""
-    with Image.open(io.BytesIO(Sketcher(4).draw(np.zeros((4, *latents), np.float32), scale))) as image:
+    with Image.open(io.BytesIO(Previewer(4).draw(np.zeros((4, *latents), np.float32), scale))) as image:
         image.load()
         assert (image.format, image.mode, image.size) == ("JPEG", "RGB", size)
 
