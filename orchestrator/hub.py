@@ -4,6 +4,7 @@ import logging
 import os
 import resource
 import secrets
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -108,6 +109,8 @@ class Hub:
         )
         self._state: Literal["starting", "serving", "draining"] = "starting"
         self._drain_until = 0.0
+        self._asked_to_stop = 0
+        """Signals that meant it; a terminal that is closed does not count."""
         self._look_at = 0.0
         self._stopping = False
         self._failure: TriptychError | None = None
@@ -139,10 +142,11 @@ class Hub:
             events = dict(self._poller.poll(self._patience()))
             # 1. Who wants us to stop. A second signal, and the end of our own life-line, are obeyed at once.
             received = inbox.take() if inbox.fileno() in events else []
-            if self._lifeline in events or (received and (self._state == "draining" or len(received) > 1)):
+            if self._lifeline in events or len(received) + self._asked_to_stop > 1:
                 return self._end(130 if received else 0)
-            if received:
+            if received and self._state != "draining":
                 self._drain()
+            self._asked_to_stop += len(received) if received != [signal.SIGHUP] else 0
             # 2. Who has come, or gone; before anything is opened that there may be no descriptor for.
             self._stages.connections.attend()
             self._clients.connections.attend()

@@ -24,7 +24,10 @@ def signalled(server: Server, *numbers: int) -> bool:
         return len(run(client, [SLOW], send).images) == 1
 
 
-@pytest.mark.parametrize("numbers", [[signal.SIGHUP], [signal.SIGHUP, signal.SIGHUP], [signal.SIGTERM, signal.SIGHUP]])
+@pytest.mark.parametrize(
+    "numbers",
+    [[signal.SIGHUP], [signal.SIGHUP, signal.SIGHUP], [signal.SIGTERM, signal.SIGHUP], [signal.SIGHUP, signal.SIGTERM]],
+)
 def test_a_hangup_finishes_what_is_in_work(numbers: list[int]) -> None:
     with serving(*STUBS) as server:
         assert signalled(server, *numbers)
