@@ -51,7 +51,7 @@ def test_a_prompt_is_sent_at_the_call_and_kept_for_who_reads_late(hub: FakeHub) 
     async def part(client: AsyncClient) -> None:
         late, soon = await client.submit(prompt("1")), await client.submit(prompt("2"))
         assert len(await read(soon)) == 4
-        assert len(hub.submits()) == 2
+        assert hub.wait_for(lambda: len(hub.submits()) == 2)
         assert len(await read(late)) == 4
 
     play(hub, part)
@@ -99,6 +99,7 @@ def test_a_stream_that_is_closed_before_its_end_cancels_its_prompt(hub: FakeHub)
         client.cancel("1")
         with pytest.raises(Cancelled):
             await read(again)
+        assert hub.wait_for(lambda: len(hub.received) == 4)
         assert [type(message) for message in hub.received] == [wire.Submit, wire.Cancel, wire.Submit, wire.Cancel]
 
     hub.answers = stubborn
@@ -181,7 +182,7 @@ def test_a_silent_server_is_asked_and_given_up(hub: FakeHub) -> None:
             await read(await client.submit(prompt("1")))
         with pytest.raises(NoAnswer, match="silent"):
             await client.submit(prompt("2"))
-        assert wire.StatusRequest() in hub.received
+        assert hub.wait_for(lambda: wire.StatusRequest() in hub.received)
 
     hub.answers = nothing
     play(hub, part, silence_s=0.3, ask_s=0.01)
@@ -192,7 +193,9 @@ def test_an_idle_client_asks_nothing(hub: FakeHub) -> None:
         assert len(await read(await client.submit(prompt("1")))) == 4
         for _ in range(5):
             client._look()  # as it does several times a second
-        assert [type(message) for message in hub.received] == [wire.Submit]
+        assert len(await read(await client.submit(prompt("2")))) == 4  # what was sent before has been heard
+        assert hub.wait_for(lambda: len(hub.received) >= 2)
+        assert [type(message) for message in hub.received[:2]] == [wire.Submit, wire.Submit]
 
     play(hub, part, ask_s=0.0)
 

@@ -151,6 +151,7 @@ def test_a_server_that_is_not_silent_is_not_asked(hub: FakeHub) -> None:
         assert client.receive(DEADLINE_S) is not None
         for _ in range(20):
             client.receive(0.001)
+        assert hub.wait_for(lambda: len(hub.received) >= 1)
         assert [type(message) for message in hub.received] == [wire.Submit]
 
 
