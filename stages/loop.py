@@ -99,14 +99,15 @@ class _Books:
 
     def preview(self, wanted: DrawPreview) -> None:
         """Answer with the preview, or with an empty one: the hub waits for exactly one answer."""
-        drawn = None
         try:
-            drawn = self._stage.preview(wanted)
+            if (drawn := self._stage.preview(wanted)) is not None:
+                self._link.send(drawn)
+                return
         except Exception as error:
             if not self._no_preview:  # a line, not one a step
                 log.warning("a preview cannot be drawn; others that cannot, either, are left out silently: %r", error)
             self._no_preview = True
-        self._link.send(drawn or PreviewDrawn(wanted.job, 0, b""))
+        self._link.send(PreviewDrawn(wanted.job, 0, b""))
 
     def drop(self, job: int) -> None:
         """Have the stage forget a job. If it cannot, the job ends all the same, and the stage goes on."""

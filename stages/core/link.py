@@ -31,6 +31,8 @@ from stages.core.outbox import Outbox
 from stages.core.probe import why_no_answer
 
 _STAGE_BYTES = 1 << 20
+_MESSAGE_BYTES = _STAGE_BYTES // 2
+"""Of one message of a stage, so that it has room beside the news that wait."""
 _ANSWER_BYTES = 1 << 28
 _REQUESTS_AT_ONCE = 64
 _CLIENT_BACKLOG = 4096
@@ -218,7 +220,15 @@ class StageLink:
             yield pipes.unpack_to_stage(frame)
 
     def send(self, message: pipes.FromStage) -> None:
-        """Send to the hub, in the order of the calls; news of a step wait for `end_unit`, or NEWS_S at most."""
+        """Send to the hub, in the order of the calls; news of a step wait for `end_unit`, or NEWS_S at most.
+
+        Raises ValueError or TypeError for what the hub could not read, or would cut us off for: a stage of anybody's
+        own may have made it, and what goes in the same frame is other jobs'.
+        """
+        frame = pipes.pack_from_stage([message])
+        pipes.unpack_from_stage(frame)
+        if len(frame) > _MESSAGE_BYTES:
+            raise ValueError(f"a message of {len(frame):,} bytes; {_MESSAGE_BYTES:,} may be sent to the hub")
         with self._news:
             self._outbox.add(message, time.monotonic())
             self._send_due()

@@ -10,6 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import zmq
 
@@ -253,6 +254,25 @@ def test_news_of_one_forward_travel_together_in_order_and_all_else_at_once(
     assert frames(stage_hub, 3) == [[4], [4, 4]]
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        pipes.Put(1, SlotRef(0, 1), (np.int64(4),), 0, 1),  # type: ignore[arg-type]
+        pipes.Stepped(1, 0.5, 2, 0, 1, 1),  # type: ignore[arg-type]
+        pipes.PreviewDrawn(1, 1, b"x" * (1 << 20)),
+    ],
+)
+def test_what_the_hub_could_not_read_is_refused_and_takes_nothing_along(
+    wrong: pipes.FromStage, stage_hub: StageHub, stage_link: StageLink
+) -> None:
+    stage_link.send(stepped(1))
+    with pytest.raises((TypeError, ValueError)):
+        stage_link.send(wrong)
+    stage_link.send(stepped(2))
+    stage_link.end_unit()
+    assert told(stage_hub, 2) == [1, 2]
+
+
 def test_news_that_nothing_follows_arrive_all_the_same(stage_hub: StageHub, stage_link: StageLink) -> None:
     """A stage may have nothing to send for minutes: in a forward, in a compilation, or without its lease."""
     for job in (1, 2):  # after the first news the thread is there, and waits
@@ -288,17 +308,17 @@ def test_what_still_waits_goes_when_the_stage_leaves(stage_hub: StageHub) -> Non
         assert "courier" not in {thread.name for thread in threading.enumerate()}
 
 
-def test_a_stage_tells_its_news_before_it_waits(stage_hub: StageHub) -> None:
-    ours, theirs = unix.socketpair()
-    with ours, theirs:
-        link = StageLink(stage_hub.address, theirs.fileno())
-        stage_hub.expect(os.getpid())
-        link.send(pipes.Hello("unet-0", os.getpid()))
-        link.send(pipes.Stepped(1, 1, 2, 0, 1, 1))
-        ours.close()  # or else it would wait for a message
-        assert list(link.receive(wait=True)) == []
-        assert len(arrivals(stage_hub, 2)) == 2
-        link.close()
+def test_a_stage_tells_its_news_before_it_waits(
+    stage_hub: StageHub, stage_link: StageLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "NEWS_S", 1000.0)
+    stage_hub.expect(os.getpid())
+    stage_link.send(pipes.Hello("unet-0", os.getpid()))
+    assert len(arrivals(stage_hub, 1)) == 1
+    stage_hub.send(os.getpid(), pipes.Stop())  # or else it would wait for a message
+    stage_link.send(stepped(2))
+    assert list(stage_link.receive(wait=True)) == [pipes.Stop()]
+    assert told(stage_hub, 1) == [2]
 
 
 def test_the_pipe_to_the_stages_has_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, context: Context) -> None:

@@ -35,6 +35,7 @@ class FakeLink:
         return self.batches.popleft()
 
     def send(self, message: pipes.FromStage) -> None:
+        pipes.unpack_from_stage(pipes.pack_from_stage([message]))
         self.sent.append(message)
 
     def end_unit(self) -> None:
@@ -67,6 +68,8 @@ class FakeText(OneByOne[RunText]):
         match run.prompts:
             case ("NaN",):
                 raise BadOutput("the output holds NaN")
+            case ("odd shape",):
+                return (0.5,)  # type: ignore[return-value]
             case ("broken",):
                 raise RuntimeError("it\nbroke")
             case ("interrupted",):
@@ -130,6 +133,8 @@ class FakeVae(FakeText):
     """Draws previews of even jobs, none of odd ones, and breaks at those of jobs beyond 9."""
 
     def preview(self, wanted: DrawPreview) -> PreviewDrawn | None:
+        if wanted.job > 99:
+            return PreviewDrawn(wanted.job, 3, "no bytes")  # type: ignore[arg-type]
         if wanted.job > 9:
             raise ZeroDivisionError(f"job {wanted.job}\nbroke")
         return PreviewDrawn(wanted.job, 3, b"jpeg") if wanted.job % 2 == 0 else None
@@ -222,7 +227,11 @@ def test_a_job_that_cannot_be_taken_in_costs_itself_alone(prompt: str, code: str
 
 @pytest.mark.parametrize(
     ("prompt", "code", "message"),
-    [("NaN", "bad_output", "the output holds NaN"), ("broken", "stage_fault", "RuntimeError: it broke")],
+    [
+        ("NaN", "bad_output", "the output holds NaN"),
+        ("broken", "stage_fault", "RuntimeError: it broke"),
+        ("odd shape", "stage_fault", "ValidationError: Expected `int`, got `float` - at `$[0][3][0]`"),
+    ],
 )
 def test_a_job_that_breaks_costs_itself_alone(
     prompt: str, code: str, message: str, text: FakeText, board: Board
@@ -326,10 +335,10 @@ def test_a_message_of_an_exception_is_cut_before_the_pipe_is_full(text: FakeText
 
 
 def test_every_preview_asked_for_is_answered_once(vae: FakeVae, caplog: pytest.LogCaptureFixture) -> None:
-    link = play(vae, [draw(2), draw(3), draw(11), run(1), draw(12)], [draw(4)], [])
-    nothing = [PreviewDrawn(job, 0, b"") for job in (3, 11, 12)]
-    assert link.sent[:4] == [PreviewDrawn(2, 3, b"jpeg"), *nothing]
-    assert link.said()[4:] == [("Took", 1), ("Put", 1), ("PreviewDrawn", 4)]
+    link = play(vae, [draw(2), draw(3), draw(11), run(1), draw(12), draw(100)], [draw(4)], [])
+    nothing = [PreviewDrawn(job, 0, b"") for job in (3, 11, 12, 100)]
+    assert link.sent[:5] == [PreviewDrawn(2, 3, b"jpeg"), *nothing]
+    assert link.said()[5:] == [("Took", 1), ("Put", 1), ("PreviewDrawn", 4)]
     [line] = [record.getMessage() for record in caplog.records]
     assert "ZeroDivisionError('job 11\\nbroke')" in line, "a line, and of the first one only"
 

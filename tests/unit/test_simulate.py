@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 from orchestrator.bench.figures import figures
 from orchestrator.bench.workload import DEFAULT, Poisson, arrivals
 from orchestrator.plan import Plan, plan
+from orchestrator.router import Action, Router
 from orchestrator.tuning.curves import Curves
 from orchestrator.tuning.load import load
 from orchestrator.tuning.score import fill, steady
 from orchestrator.tuning.simulate import Conditions, Simulated, simulate
-from stages.core import config
+from stages.core import config, pipes
 from tests.unit.cards import CARD, DISTILLED, machine
 from tests.unit.points import TEXT, UNET, VAE, points
 
@@ -171,3 +172,24 @@ def test_the_hub_hears_of_short_steps_as_often_as_from_a_real_stage() -> None:
     frames = found.cores_used["hub"] * found.played.span_s / 1e-5
     assert 100 * UNET.seconds(2, 1, 2) == pytest.approx(0.64)
     assert 7 + 10 <= frames <= 7 + 17
+
+
+def test_no_news_wait_for_the_end_of_a_long_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small picture and a large one, a step each in turn: those of the large one take half a second."""
+    waited_s: list[float] = []
+    report = Router.report
+
+    def heard(router: Router, stage: str, message: pipes.Report, now_ns: int) -> list[Action]:
+        if isinstance(message, pipes.Stepped):
+            waited_s.append((now_ns - message.ended_ns) / 1e9)
+        return report(router, stage, message, now_ns)
+
+    monkeypatch.setattr(Router, "report", heard)
+    keys = ['model.sizes=["64x64", "512x512"]', "pipeline.order=fair"]
+    which = plan(config.load(None, keys, environ={}), CARD, machine(2))
+    small, other = load(2, 5)
+    large = msgspec.structs.replace(other, submit=msgspec.structs.replace(other.submit, width=512, height=512))
+    found = simulate(which, machine(2), CURVES, [small, large], 2, FREE)
+    assert found.played.span_s > 2.0
+    assert len(waited_s) == 10
+    assert max(waited_s) < 0.1
