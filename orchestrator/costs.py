@@ -2,9 +2,9 @@
 
 from importlib.metadata import version
 
-from orchestrator.estimate import Cost
 from orchestrator.plan import Plan
 from stages.core import figures
+from stages.core.costs import Cost
 from stages.core.figures import Figures
 from stages.core.model import ir
 

@@ -3,9 +3,8 @@
 from collections import Counter
 from collections.abc import Iterable
 
-import msgspec
-
-from stages.core.wire import KINDS, Kind
+from stages.core.costs import Cost, CostCurves
+from stages.core.wire import Kind
 
 _NEWEST = 0.03
 """Weight of the newest measurement in a running mean; the first few weigh alike. Single ones say little: a step takes
@@ -17,44 +16,15 @@ _ENOUGH = 30
 _REMEMBERED = 300
 """Pieces of work that a pace is made of, about: the steps of a dozen pictures."""
 
-_GUESS: dict[Kind, float] = {"text": 0.01, "unet": 0.5, "vae": 1.5}
-"""Before anything has run, for the order only: the proportions of a Stable Diffusion, in row forwards of a second."""
 
-
-class Cost(msgspec.Struct, frozen=True):
-    """One point of the cost curve of a kind of stage."""
-
-    kind: Kind
-    pixels: int
-    """Of the picture; 0 for prompts, whose cost does not depend on it."""
-    seconds: float
-    """Of a text encoding, of a row of a U-Net forward, of a decoding."""
-
-
-class Estimate:
-    """Cost curves over the size of pictures, each point a running mean."""
+class Estimate(CostCurves):
+    """Cost curves of which each point is a running mean."""
 
     def __init__(self, costs: Iterable[Cost] = ()) -> None:
         """`costs` are what an estimate of the same model on the same cores had learned before."""
-        self._curves: dict[Kind, dict[int, float]] = {}
-        self._seen: Counter[tuple[Kind, int]] = Counter()
-        self._work: dict[tuple[Kind, int, int], float] = {}
-        """What `of` has answered since the last measurement: thousands of jobs that wait differ in little."""
-        for cost in costs:
-            self._curves.setdefault(cost.kind, {})[cost.pixels] = cost.seconds
-            self._seen[cost.kind, cost.pixels] = 1
-
-    @property
-    def complete(self) -> bool:
-        """Whether every kind of work has been seen."""
-        return len(self._curves) == len(KINDS)
-
-    @property
-    def costs(self) -> tuple[Cost, ...]:
-        """All that is known."""
-        return tuple(
-            Cost(kind, pixels, seconds) for kind, curve in self._curves.items() for pixels, seconds in curve.items()
-        )
+        known = tuple(costs)
+        super().__init__(known)
+        self._seen = Counter((cost.kind, cost.pixels) for cost in known)
 
     def learn(self, kind: Kind, nanoseconds: int, pixels: int = 0, rows: int = 1) -> None:
         """Take one measurement in: of `rows` rows, for pictures of `pixels` pixels."""
@@ -64,32 +34,6 @@ class Estimate:
         known = curve.get(pixels, seconds)
         self._seen[kind, pixels] += 1
         curve[pixels] = known + max(_NEWEST, 1 / self._seen[kind, pixels]) * (seconds - known)
-
-    def of(self, kind: Kind, rows: int, pixels: int = 0) -> float:
-        """Seconds of work that a job has left which is at (or waits for) a stage of `kind`, U-Net rows left."""
-        asked = (kind, rows, pixels)
-        found = self._work.get(asked)
-        if found is None:
-            found = self._work[asked] = self._sum(kind, rows, pixels)
-        return found
-
-    def _sum(self, kind: Kind, rows: int, pixels: int) -> float:
-        left = self.cost("vae", pixels)
-        if kind != "vae":
-            left += self.cost("unet", pixels) * rows
-        if kind == "text":
-            left += self.cost("text", 0)
-        return left
-
-    def cost(self, kind: Kind, pixels: int) -> float:
-        """Seconds at this size; where it has not been seen, those of the nearest one, by the ratio of pixels."""
-        if not self.complete:
-            return _GUESS[kind]
-        curve = self._curves[kind]
-        if pixels in curve:
-            return curve[pixels]
-        nearest = min(curve, key=lambda seen: abs(seen - pixels))
-        return curve[nearest] * (pixels / nearest if pixels and nearest else 1.0)
 
 
 class Pace:

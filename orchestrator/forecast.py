@@ -6,17 +6,19 @@ together, as stages overlap; how much less is learned while there is a queue (or
 
 import math
 from collections.abc import Iterable
+from typing import Final
 
 import msgspec
 import numpy as np
 
-from orchestrator.estimate import Cost, Estimate, Pace
+from orchestrator.estimate import Estimate, Pace
 from orchestrator.jobs import Job
 from orchestrator.line import Line, Pending
 from orchestrator.request import Request
+from stages.core.costs import Cost
 from stages.core.errors import DeadlineInfeasible
 from stages.core.model import ModelCard
-from stages.core.order import DOUBT, Claim, Key, Order, key
+from stages.core.order import DOUBT, Claim, Key, Order, Ranking
 from stages.core.wire import KINDS, Kind
 
 _OVERTAKEN = 0.6
@@ -31,9 +33,9 @@ class Forecast:
     def __init__(self, card: ModelCard, order: Order, costs: Iterable[Cost] = ()) -> None:
         """`costs` are those that are known already."""
         self._card = card
-        self._key = key(order)
         self._more = DOUBT if order == "arrival" else _OVERTAKEN
-        self.estimate = Estimate(costs)
+        self.estimate: Final = Estimate(costs)
+        self._ranking = Ranking(order, self.estimate)
         self.pace = Pace()
 
     @property
@@ -56,9 +58,9 @@ class Forecast:
 
         The smallest goes first, and no two are equal.
         """
-        left = self.left(job)
         done = job.step if job.kind == "unet" else 0
-        return (*self._key(job.claim, left, done, now_ns / 1e9), job.number), left
+        pixels = job.request.pixels
+        return self._ranking.rank(job.claim, job.number, job.kind, job.rows_left, pixels, done, now_ns / 1e9)
 
     def line(self, jobs: Iterable[Job] = (), now_ns: int = 0) -> Line:
         """The jobs in the order in which they go."""
@@ -100,8 +102,8 @@ class Forecast:
         if claim.deadline is None or not self.known:
             return requests
         now = now_ns / 1e9
-        one = self._whole(requests[0])
-        rank = (*self._key(claim, one, 0, now), math.inf)  # of those that are equal, the newest
+        rows, pixels = self._rows(requests[0]), requests[0].pixels
+        rank, one = self._ranking.rank(claim, math.inf, "text", rows, pixels, 0, now)  # of equal ones the newest
         before, spare = self._around(rank, claim.priority, pending, now)
         allowed = claim.deadline - now
         work = one * len(requests)
@@ -123,8 +125,11 @@ class Forecast:
 
     def _whole(self, request: Request) -> float:
         """Seconds of work of one image."""
-        rows = request.evaluations(self._card) * self._card.rows(request.guidance_scale)
-        return self.estimate.of("text", rows, request.pixels)
+        return self.estimate.of("text", self._rows(request), request.pixels)
+
+    def _rows(self, request: Request) -> int:
+        """Rows of U-Net forwards that one image takes."""
+        return request.evaluations(self._card) * self._card.rows(request.guidance_scale)
 
     def _fewer_steps(self, request: Request, seconds: float) -> int:
         """The most steps, fewer than asked for, with which one image is done in so many seconds; 0 if none."""

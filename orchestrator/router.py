@@ -17,7 +17,6 @@ from collections.abc import Iterable, Sequence
 from itertools import chain, islice
 from typing import Literal, NamedTuple
 
-from orchestrator.estimate import Cost
 from orchestrator.forecast import Forecast
 from orchestrator.jobs import Job, Prompt, Stage
 from orchestrator.line import Pending
@@ -26,6 +25,7 @@ from orchestrator.request import resolve
 from stages.core import pipes, wire
 from stages.core.arena import Arena, SlotRef
 from stages.core.checkpoint import Checkpoint
+from stages.core.costs import Cost
 from stages.core.errors import (
     Cancelled,
     DeadlineInfeasible,
@@ -542,6 +542,7 @@ class Router:
                 request.seed,
                 request.guidance_rescale,
                 job.claim,
+                self.forecast.estimate.costs,
             )
         metadata = request.metadata(self._plan.card)
         return pipes.RunVae(job.number, job.output, job.input, job.input_shape, request.output_format, metadata)

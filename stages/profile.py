@@ -20,12 +20,12 @@ import numpy as np
 
 from stages.core import cores, embeds
 from stages.core.arena import Arena, Layout, SlotRef, View
+from stages.core.batching import worth_compiling
 from stages.core.board import Beacon, Board
 from stages.core.config import StageSpec
 from stages.core.errors import StartFailed, TriptychError
 from stages.core.model import TOKENS, ModelCard, read_card
 from stages.core.order import Claim
-from stages.core.packing import worth_compiling
 from stages.core.pipes import Fault, Put, Run, RunText, RunUnet, RunVae
 from stages.core.point import Point
 from stages.core.wire import Kind

@@ -1,7 +1,8 @@
 """Stage processes without their models: they take the messages of real ones, and time instead of computing. Pure.
 
-What they decide, they decide as stages.loop, stages.stage and stages.unet.engine do: one unit of work at a time, rows
-packed in the pipeline's order, one landing a unit. A change there is to be made here, too.
+Which jobs share a forward is decided by the code that decides it in the engine (stages.core.batching). What is done
+when is as in stages.loop, stages.stage and stages.unet.engine: one unit of work at a time, one landing a unit. A change
+there is to be made here, too.
 """
 
 import math
@@ -16,11 +17,12 @@ import msgspec
 from orchestrator.tuning.clockwork import Clockwork
 from orchestrator.tuning.curves import Cost, Curves
 from orchestrator.tuning.sharing import Done, Work
-from stages.core import cores, order, pipes
+from stages.core import cores, pipes
 from stages.core.arena import View
+from stages.core.batching import Batcher, worth_compiling
 from stages.core.config import StageSpec
 from stages.core.model import TOKENS, ModelCard
-from stages.core.packing import pack, worth_compiling
+from stages.core.schedule_names import evaluations, own_schedule
 
 Say = Callable[["Twin", list[pipes.FromStage]], None]
 """Sends the messages of one unit of work on their way to the hub."""
@@ -33,9 +35,6 @@ Unit = Iterator[pipes.FromStage | Until]
 
 _SHORTEST = 0.5
 """Of the usual time: no unit of work takes less."""
-
-_NEWEST = 0.2
-"""As the engine weighs the newest forward in what a row costs."""
 
 
 class Scene(NamedTuple):
@@ -190,6 +189,8 @@ class _Sequence:
     """A job inside the U-Net."""
 
     run: pipes.RunUnet
+    steps: int
+    """U-Net evaluations in all."""
     step: int = 0
     flying: bool = False
     taken_ns: int = 0
@@ -200,7 +201,7 @@ class _Sequence:
 
     @property
     def rows_left(self) -> int:
-        return self.rows * (self.run.steps - self.step)
+        return self.rows * (self.steps - self.step)
 
 
 @dataclass(eq=False)
@@ -223,8 +224,7 @@ class UnetTwin(Twin):
         super().__init__(spec, view, scene)
         self._sequences: list[_Sequence] = []
         self._flights: deque[_Flight] = deque()
-        self._key = order.key(spec.order)
-        self._row_s = 0.0
+        self._batcher: Batcher[_Sequence] = Batcher(spec.order)
 
     @property
     def idle(self) -> bool:
@@ -234,7 +234,9 @@ class UnetTwin(Twin):
     def admit(self, run: pipes.Run) -> None:
         """Take a sequence in."""
         assert isinstance(run, pipes.RunUnet)
-        self._sequences.append(_Sequence(run))
+        self._batcher.learn(run.costs)
+        schedule = run.schedule or own_schedule(self.card.scheduler) or ""
+        self._sequences.append(_Sequence(run, evaluations(schedule, run.steps)))
 
     def unit(self) -> Unit:
         """Launch what can fly; land the forward that has flown longest, or all where cores are lent."""
@@ -251,7 +253,7 @@ class UnetTwin(Twin):
             sequence.flying = True
             if not sequence.taken_ns:
                 sequence.taken_ns = now
-                yield pipes.Took(sequence.run.job, now, 0, sequence.run.steps)
+                yield pipes.Took(sequence.run.job, now, 0, sequence.steps)
         flight = _Flight(group, sum(sequence.rows for sequence in group), now)
         self._flights.append(flight)
         threads, streams = self.spec.threads, self.spec.streams
@@ -275,26 +277,18 @@ class UnetTwin(Twin):
         for sequence in flight.group:
             sequence.flying = False
             sequence.step += 1
-        seconds = (ended - flight.began_ns) / 1e9
-        cost = seconds / flight.rows / self.spec.streams
-        self._row_s += (cost - self._row_s) * (_NEWEST if self._row_s else 1.0)
         for sequence in flight.group:
             run = sequence.run
             cost_ns = round((ended - flight.began_ns) * sequence.rows / flight.rows / self.spec.streams)
-            yield pipes.Stepped(run.job, sequence.step, run.steps, flight.began_ns, ended, cost_ns)
-            if sequence.step == run.steps:
+            yield pipes.Stepped(run.job, sequence.step, sequence.steps, flight.began_ns, ended, cost_ns)
+            if sequence.step == sequence.steps:
                 self._sequences.remove(sequence)
                 self.seal(run)
                 shape = self.card.latent_shape(run.width, run.height)
                 yield pipes.Put(run.job, run.output, shape, sequence.taken_ns, ended)
 
     def _group(self) -> list[_Sequence]:
-        now = self.clock.now
-        free = [sequence for sequence in self._sequences if not sequence.flying]
-        free.sort(key=lambda s: self._key(s.run.claim, s.rows_left * self._row_s, s.step, now))
-        return pack(
-            free,
-            self.spec.max_rows,
-            lambda one, other: (one.run.width, one.run.height) == (other.run.width, other.run.height),
-            lambda group, rows: worth_compiling(rows, self.spec.max_rows),
+        max_rows = self.spec.max_rows
+        return self._batcher.choose(
+            self._sequences, max_rows, lambda group, rows: worth_compiling(rows, max_rows), self.clock.now
         )

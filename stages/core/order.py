@@ -1,7 +1,7 @@
-"""Which job goes first. Pure: a claim and the time give a key, and the smallest key goes first.
+"""Which job goes first. Pure: a claim, work left and the time give a key, and the smallest key goes first.
 
-The router orders what waits by it, the U-Net engine what it holds: there a job that goes first overtakes at the next
-step, and what it overtakes stays where it is, in its slot.
+The router ranks what waits, the U-Net engine what it holds: there a job that goes first overtakes at the next step, and
+what it overtakes stays where it is, in its slot.
 """
 
 import math
@@ -9,6 +9,9 @@ from collections.abc import Callable
 from typing import Literal, get_args
 
 import msgspec
+
+from stages.core.costs import CostCurves
+from stages.core.wire import Kind
 
 Order = Literal["shortest", "deadline", "fair", "arrival"]
 ORDERS: tuple[Order, ...] = get_args(Order)
@@ -72,3 +75,28 @@ _KEYS: dict[Order, Callable[[Claim, float, int, float], Key]] = {
 
 NEVER: Key = (math.inf,)
 """Larger than every key."""
+
+
+class Ranking:
+    """Ranks jobs, wherever they are, by an order and by what work costs.
+
+    Work left is all that a job still takes until its picture is there, decoding included. The stages share the cores,
+    so the least is waited on average if that goes first which can be handed over soonest; a large picture whose
+    denoising is nearly done may have more before it than a small one that has just begun.
+    """
+
+    def __init__(self, order: Order, costs: CostCurves) -> None:
+        self.costs = costs
+        """May be replaced by newer ones."""
+        self._key = key(order)
+
+    def rank(
+        self, claim: Claim, number: float, kind: Kind, rows_left: int, pixels: int, done: int, now: float
+    ) -> tuple[Key, float]:
+        """The place of a job in the order, and the seconds of work it has left. The smallest goes first.
+
+        `number` is the job's: no two are equal, so no two places are. `kind` is that of the stage where it is, or for
+        which it waits; `done` are U-Net evaluations, of which `rows_left` rows are still to come.
+        """
+        left = self.costs.of(kind, rows_left, pixels)
+        return (*self._key(claim, left, done, now), number), left

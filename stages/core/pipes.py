@@ -10,6 +10,7 @@ from typing import ClassVar
 import msgspec
 
 from stages.core.arena import SlotRef
+from stages.core.costs import Cost
 from stages.core.order import Claim
 from stages.core.wire import Format, Kind, Syntax
 
@@ -51,6 +52,8 @@ class RunUnet(_Packed, frozen=True):
     seed: int
     guidance_rescale: float
     claim: Claim
+    costs: tuple[Cost, ...] = ()
+    """By which the hub ranks jobs now; the engine ranks what it holds by the newest it was sent."""
 
 
 class RunVae(_Packed, frozen=True):

@@ -10,11 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stages.core import order
+from stages.core.batching import Batcher
 from stages.core.board import Doing
 from stages.core.errors import BadOutput, ModelError
 from stages.core.model import TOKENS, ModelCard, read_card
-from stages.core.packing import pack
 from stages.core.pipes import Fault, Put, Report, Run, RunUnet, Stepped, Took
 from stages.runtime import Forward, Runtime
 from stages.stage import Stage
@@ -30,9 +29,6 @@ KNOWN_INPUTS = {"sample", "timestep", "encoder_hidden_states", "timestep_cond", 
 
 _SCHEDULES_KEPT = 64
 
-_NEWEST = 0.2
-"""Of the newest measurement in a running mean."""
-
 
 class _Flight(NamedTuple):
     """A forward under way, and the sequences whose rows are in it, in order."""
@@ -44,7 +40,7 @@ class _Flight(NamedTuple):
 
 
 class UnetStage(Stage):
-    """Steps the sequence that goes first (stages.core.order), beside it as many of the next as `max_rows` rows hold.
+    """Steps the sequence that goes first, beside it as many of the next as `max_rows` rows hold (stages.core.batching).
 
     Who goes first is asked anew before every forward, so a sequence overtakes another at any step; up to `streams`
     forwards are in flight at once, each with sequences of its own. Every step ends in the slot of its sequence
@@ -69,8 +65,7 @@ class UnetStage(Stage):
         self._sequences: list[Sequence] = []
         """In order of arrival."""
         self._flights: deque[_Flight] = deque()
-        self._key = order.key(self.spec.order)
-        self._row_s = 0.0
+        self._batcher: Batcher[Sequence] = Batcher(self.spec.order)
         self._card = read_card(Path(self.spec.model))
         # Built once for all jobs that want the same: schedules are immutable, their memory lies in the sequences.
         self._schedule = lru_cache(_SCHEDULES_KEPT)(partial(schedules.build, self._card.scheduler))
@@ -83,15 +78,14 @@ class UnetStage(Stage):
         _, height, width = self._card.latent_shape(*self.spec.sizes[0])
         shape = Shape(self._card.rows(self._card.guidance_scale), height, width, TOKENS)
         batch = self._forwards.take(shape)
-        began = time.monotonic()
         batch.forward.infer()
-        self._learn(time.monotonic() - began, shape.rows)
         self._precision = batch.forward.precision
         self._forwards.give_back(shape, batch)
 
     def admit(self, run: Run) -> None:
         """Take a sequence in; it has its first step when its turn comes."""
         assert isinstance(run, RunUnet)
+        self._batcher.learn(run.costs)
         shape = self._card.latent_shape(run.width, run.height)
         constants = conditioning(run, self._card, self.view.lend(run.input))
         schedule = self._schedule(run.steps, run.schedule)
@@ -160,7 +154,6 @@ class UnetStage(Stage):
         advanced, broken = self._advance(flight)
         self._forwards.give_back(flight.shape, flight.batch)
         ended = time.monotonic_ns()
-        self._learn((ended - flight.began_ns) / 1e9, flight.shape.rows)
         self.beacon.busy((ended - flight.began_ns) // self.spec.streams)
         self.beacon.beat(Doing.BUSY, first.run.job, first.step, first.steps)
         for sequence in advanced:  # all news of the forward before what ends: that is sent at once
@@ -211,22 +204,10 @@ class UnetStage(Stage):
 
     def _group(self) -> list[Sequence]:
         """The sequence that goes first, with those after it that fit into the same forward; empty if all fly."""
-        now = time.monotonic()
-        free = [sequence for sequence in self._sequences if not sequence.flying]
-        free.sort(key=lambda s: self._key(s.run.claim, s.rows_left * self._row_s, s.step, now))
-        if not self._ranks["timestep"]:  # one timestep serves all rows
-            return free[:1]
-        return pack(
-            free,
-            self.spec.max_rows,
-            lambda one, other: one.latents.shape == other.latents.shape and one.tokens == other.tokens,
-            lambda group, rows: self._forwards.serves(self._shape(group)),
+        max_rows = self.spec.max_rows if self._ranks["timestep"] else 1  # else one timestep serves all rows
+        return self._batcher.choose(
+            self._sequences, max_rows, lambda group, rows: self._forwards.serves(self._shape(group)), time.monotonic()
         )
-
-    def _learn(self, seconds: float, rows: int) -> None:
-        """What a row costs here, for the order: a running mean."""
-        cost = seconds / rows / self.spec.streams
-        self._row_s += (cost - self._row_s) * (_NEWEST if self._row_s else 1.0)
 
     def _shape(self, group: list[Sequence]) -> Shape:
         _, height, width = group[0].latents.shape

@@ -1,7 +1,7 @@
 """The compiled forwards of the U-Net: which shapes there are, and which there may be.
 
 Shapes are static, which is faster and keeps memory known, so every number of rows is compiled for itself, with
-weights packed anew, if it is worth it (stages.core.packing). When the budget of memory is spent, nothing more is
+weights packed anew, if it is worth it (stages.core.batching). When the budget of memory is spent, nothing more is
 compiled for the sake of more rows; a size that has no forward at all gets one, in place of those not used for the
 longest time.
 """
@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.core.packing import worth_compiling
+from stages.core.batching import worth_compiling
 from stages.runtime import Forward
 
 

@@ -6,9 +6,9 @@ import msgspec
 import pytest
 
 from orchestrator.costs import CostBook
-from orchestrator.estimate import Cost
 from orchestrator.plan import plan
 from stages.core.config import Config, StageConfig
+from stages.core.costs import Cost
 from stages.core.figures import Figures
 from stages.core.model import demo_folder, read_card
 from tests.unit.cards import machine

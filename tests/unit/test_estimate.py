@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.estimate import Cost, Estimate, Pace
+from orchestrator.estimate import Estimate, Pace
+from stages.core.costs import Cost
 from stages.core.wire import KINDS, Kind
 
 SECOND = 1_000_000_000

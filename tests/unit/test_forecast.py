@@ -111,8 +111,7 @@ def test_what_is_left_is_told_by_stage_and_step(jobs: Jobs) -> None:
 
 def test_rows_count(jobs: Jobs) -> None:
     assert forecast().left(jobs.one(4, guidance_scale=1.0)) == pytest.approx(1 + 20 + 3)
-    distilled = Forecast(DISTILLED, "arrival")
-    distilled.estimate = forecast().estimate
+    distilled = Forecast(DISTILLED, "arrival", forecast().estimate.costs)
     assert distilled.left(Jobs(DISTILLED).one(4, guidance_scale=7.5)) == pytest.approx(1 + 20 + 3)
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.core.packing import pack, worth_compiling
+from stages.core.batching import pack, worth_compiling
 
 
 class Job(NamedTuple):
