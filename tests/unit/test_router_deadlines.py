@@ -6,12 +6,11 @@ from itertools import count
 import pytest
 
 from orchestrator import line
-from orchestrator.forecast import Forecast
 from orchestrator.plan import OVERTAKERS
 from orchestrator.router import REMIND_NS, REMIND_PAUSE_NS, REMINDED_AT_ONCE, ToStage
 from stages.core import pipes, wire
 from stages.core.config import Config, PipelineConfig, StageConfig
-from stages.core.order import DOUBT, Order
+from stages.core.order import DOUBT, Order, Ranking
 from tests.unit.fleet import CLIENT, STAGES, TEXT, TICK, UNET, VAE, Fleet, picture
 
 SECOND = 1_000_000_000
@@ -267,8 +266,8 @@ def test_thousands_that_wait_are_not_looked_at_one_by_one(order: Order, monkeypa
     for number in range(many):
         fleet.submit(str(number), steps=1 + number % 50)
     looks = count()
-    left = Forecast.left
-    monkeypatch.setattr(Forecast, "left", lambda self, job: (next(looks), left(self, job))[1])
+    rank = Ranking.rank
+    monkeypatch.setattr(Ranking, "rank", lambda *args: (next(looks), rank(*args))[1])
     fleet.router._queue.refresh(fleet.now_ns + many * line.RERANK_NS)
     once = next(looks)
     monkeypatch.setattr(line, "RERANK_NS", 10**15)  # a moment of simulated time is long
