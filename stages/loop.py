@@ -64,12 +64,11 @@ def serve(stage: Stage, link: StageLink) -> None:
         # 2. One unit of work, reported as it goes. A lease is good for one even if it was asked back at once: or else
         #    two stages that ask each other back would do nothing but that.
         if may_work and not stage.idle and not (asked_back and worked):
-            worked = True
-            books.unit_of_work()
+            worked = books.unit_of_work()
             link.end_unit()
         books.find_lost()
         # 3. Cores that were asked back, or that we have no use for, are somebody else's turn.
-        if turns and may_work and (asked_back or stage.idle):
+        if turns and may_work and ((asked_back and worked) or stage.idle):
             may_work = worked = asked_back = False
             link.send(Yielded())
 
@@ -121,8 +120,11 @@ class _Books:
             self._stage.beacon.beat(Doing.IDLE)
         self._link.send(answer)
 
-    def unit_of_work(self) -> None:
-        """Do one; an exception costs the jobs that it is about. Raises what is about no job."""
+    def unit_of_work(self) -> bool:
+        """Do one; an exception costs the jobs that it is about. Raises what is about no job.
+
+        Returns whether it was done: one that has raised may have left forwards in flight.
+        """
         self._stage.working = ()  # of the last unit: they have nothing to do with what comes now
         try:
             for report in self._stage.step():
@@ -131,8 +133,9 @@ class _Books:
                     self._owed.discard(report.job)
         except Exception as error:
             self._blame(error)
-        else:
-            self._fruitless = 0
+            return False
+        self._fruitless = 0
+        return True
 
     def find_lost(self) -> None:
         """End what the stage has forgotten: it has nothing left to do, so nothing would ever come of it."""

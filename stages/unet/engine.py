@@ -121,7 +121,7 @@ class UnetStage(Stage):
         try:
             batch = self._forwards.take(shape)
         except Exception as error:
-            if len(group) == 1:
+            if len(group) == 1 or shape in self._forwards:
                 raise
             # No fault of theirs: each of them has a forward, and this number of rows is not asked for again.
             log.warning("no forward of %d rows can be compiled, smaller ones are used: %r", shape.rows, error)
@@ -164,10 +164,10 @@ class UnetStage(Stage):
             if not np.isfinite(sequence.latents).all():
                 self.drop(sequence.run.job)
                 yield Fault(sequence.run.job, BadOutput.code, "the U-Net's output holds NaN or Inf, in f32 too")
+        if broken:  # each for itself, but all of them now: none may go on from half a step
+            self.working = tuple(sequence.run.job for sequence, _ in broken)
+            raise broken[0][1]
         yield from self._put_down()
-        for sequence, error in broken:
-            self.working = (sequence.run.job,)
-            raise error  # another one that broke is at the step it was at, and will break again
 
     def _advance(self, flight: _Flight) -> tuple[list[Sequence], list[tuple[Sequence, Exception]]]:
         """Apply the output of a forward; the sequences that are a step further, and those that broke."""

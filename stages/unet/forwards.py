@@ -39,8 +39,8 @@ class Batch(NamedTuple):
 class Forwards:
     """Compiles for a shape when it is first wanted, and keeps what is compiled within a budget.
 
-    The first forward is the model itself: it is no part of the budget, and stays. What others take says what one more
-    would take.
+    The first forward is the model itself: it is no part of the budget, and stays. What the others take that are there
+    says what one more would take, if it has never been compiled.
     """
 
     def __init__(
@@ -122,9 +122,8 @@ class Forwards:
 
     def _has_room(self, shape: Shape) -> bool:
         """Whether one more forward fits into the budget. As long as none was measured, any budget has room for one."""
-        spent = sum(self._bytes[kept] for kept in self._compiled if kept != self._first)
-        expected = self._bytes.get(shape, max(self._bytes.values(), default=1))
-        return spent + expected <= self._budget_bytes
+        taken = [self._bytes[kept] for kept in self._compiled if kept != self._first]
+        return sum(taken) + self._bytes.get(shape, max(taken, default=1)) <= self._budget_bytes
 
     def _make_room(self, shape: Shape) -> int:
         """Put away what was not used for the longest time, until the shape would fit; returns what that took."""

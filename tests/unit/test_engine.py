@@ -700,6 +700,56 @@ def test_what_breaks_about_one_job_of_a_forward_costs_that_job_alone(
     assert not any(one.stage._forwards._in_flight.values())
 
 
+def test_all_that_break_in_one_forward_end_and_none_goes_on_from_half_a_step(
+    bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their schedules have moved on, though their checkpoints have not: a picture of it would be another one."""
+    one = bench(max_rows=6)
+    asked = [Asked(4, schedule="dpmpp_2m", seed=seed) for seed in range(3)]
+    for job, each in enumerate(asked):
+        one.admit(job, each)
+    one.step()
+    save = Checkpoint.save
+    saved: list[Checkpoint] = []
+
+    def break_twice(checkpoint: Checkpoint, step: int, latents: Floats, memory: Floats) -> None:
+        saved.append(checkpoint)
+        if len(saved) <= 2:
+            raise RuntimeError("it broke")
+        save(checkpoint, step, latents, memory)
+
+    monkeypatch.setattr(Checkpoint, "save", break_twice)
+    assert breaks(one) == (0, 1)
+    one.finish()
+    assert one.ends == {0: ["dropped"], 1: ["dropped"], 2: ["put"]}
+    np.testing.assert_array_equal(one.latents[2], alone(asked[2]))
+
+
+def test_a_job_that_ends_as_its_neighbour_breaks_is_put_down_after_it(
+    bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = bench(max_rows=4)
+    asked = [Asked(1, seed=0), Asked(3, seed=1)]
+    for job, each in enumerate(asked):
+        one.admit(job, each)
+    seal, advance = View.seal, Sequence.advance
+
+    def break_one(sequence: Sequence, output: Floats) -> None:
+        if sequence.run.job == 1:
+            raise RuntimeError("it broke")
+        advance(sequence, output)
+
+    def torn(view: View, slot: SlotRef, nbytes: int) -> None:
+        monkeypatch.setattr(View, "seal", seal)
+        raise RuntimeError("it tore")
+
+    monkeypatch.setattr(Sequence, "advance", break_one)
+    monkeypatch.setattr(View, "seal", torn)
+    assert breaks(one, "it broke") == (1,)
+    assert breaks(one, "it tore") == (0,)
+    assert one.stage.idle
+
+
 def test_a_finished_job_that_cannot_be_put_down_is_blamed_and_not_the_last_forward_s(
     bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -754,6 +804,27 @@ def test_rows_that_cannot_be_compiled_together_are_done_apart_and_nobody_pays(
     assert all(len(rows) == 2 for rows in LOG.forwards)
     [line] = [record.getMessage() for record in caplog.records]
     assert "no memory for so many rows" in line
+
+
+def test_a_second_request_that_cannot_be_had_costs_the_jobs_it_is_for(
+    bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its shape is compiled, so fewer rows would not be tried: to ask again and again would be all that is done."""
+    one = bench(max_rows=4, streams=2)
+    asked = [Asked(2, seed=seed) for seed in range(4)]
+    for job, each in enumerate(asked):
+        one.admit(job, each)
+    works = FakeForward.another
+
+    def break_once(forward: FakeForward) -> FakeForward:
+        monkeypatch.setattr(FakeForward, "another", works)
+        raise RuntimeError("it broke")
+
+    monkeypatch.setattr(FakeForward, "another", break_once)
+    assert breaks(one) == (2, 3)
+    one.finish()
+    for job in (0, 1):
+        np.testing.assert_array_equal(one.latents[job], alone(asked[job]))
 
 
 def test_all_news_of_a_forward_come_before_what_ends(bench: Callable[..., Bench]) -> None:

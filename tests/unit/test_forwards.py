@@ -148,7 +148,15 @@ def test_what_a_forward_took_is_remembered_when_it_is_put_away(memory: Memory) -
     for shape in (of(2), of(4), of(1, 16), of(1, 24)):  # the third takes the place of the second
         ours.give_back(shape, ours.take(shape))
     assert of(4) not in ours
-    assert not ours.serves(of(1, 8)), "one never seen is expected to take as much as the largest did"
+    assert not ours.serves(of(4)), "it is known to take four"
+
+
+def test_what_was_put_away_for_its_size_takes_no_room_from_others(memory: Memory) -> None:
+    ours = forwards(memory, budget=10 * A_ROW)
+    for shape in (of(2), of(12, 64), of(1, 16)):  # the second did not fit, but had to be
+        ours.give_back(shape, ours.take(shape))
+    assert of(12, 64) not in ours
+    assert ours.serves(of(4))
 
 
 def test_a_batch_whose_forward_raised_is_not_used_again_and_keeps_no_room(memory: Memory) -> None:

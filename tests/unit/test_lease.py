@@ -239,25 +239,38 @@ class TestAnyHistory(LeaseMachine.TestCase):
 
 
 class FakeStage(Stage):
-    """Jobs of two units each."""
+    """Jobs of two units each; a unit of a job of prompt `broken` raises, and leaves a forward in flight."""
 
     precision = "none"
 
     def load(self) -> None:
         self.jobs: list[int] = []
+        self.broken: set[int] = set()
+        self.in_flight = False
 
     @property
     def idle(self) -> bool:
-        return not self.jobs
+        return not self.jobs and not self.in_flight
 
     def admit(self, run: pipes.Run) -> None:
+        assert isinstance(run, pipes.RunText)
         self.jobs += [run.job, run.job]
+        if run.prompts == ("broken",):
+            self.broken.add(run.job)
 
     def drop(self, job: int) -> None:
         self.jobs = [other for other in self.jobs if other != job]
 
     def step(self) -> Iterator[pipes.Report]:
-        yield pipes.Stepped(self.jobs.pop(0), 1, 1, 0, 1, 1)
+        self.in_flight = False
+        if not self.jobs:
+            return
+        job = self.jobs.pop(0)
+        self.working = (job,)
+        if job in self.broken:
+            self.in_flight = True
+            raise RuntimeError("it broke")
+        yield pipes.Stepped(job, 1, 1, 0, 1, 1) if job in self.jobs else pipes.Put(job, SlotRef(0, 1), (), 0, 1)
 
 
 class BusyStage(FakeStage):
@@ -290,6 +303,9 @@ class FakeLink:
     def send(self, message: pipes.FromStage) -> None:
         self.said.append("Fault" if isinstance(message, pipes.Fault) else type(message).__name__)
 
+    def end_unit(self) -> None:
+        pass
+
 
 @pytest.fixture
 def spec() -> StageSpec:
@@ -310,8 +326,8 @@ def stage(spec: StageSpec) -> Iterator[FakeStage]:
     board.close()
 
 
-def job(number: int) -> pipes.RunText:
-    return pipes.RunText(number, SlotRef(number, 1), ("a cat",))
+def job(number: int, prompt: str = "a cat") -> pipes.RunText:
+    return pipes.RunText(number, SlotRef(number, 1), (prompt,))
 
 
 def play(stage: Stage, *batches: list[pipes.ToStage]) -> str:
@@ -323,7 +339,7 @@ def play(stage: Stage, *batches: list[pipes.ToStage]) -> str:
 
 def test_a_stage_of_a_group_works_only_while_it_holds_the_lease(stage: FakeStage) -> None:
     assert stage.spec.takes_turns
-    assert play(stage, [job(1)], [], [pipes.Grant()], [], []) == "| | | Stepped | Stepped Yielded |"
+    assert play(stage, [job(1)], [], [pipes.Grant()], [], []) == "| | | Stepped | Put Yielded |"
 
 
 def test_a_stage_without_a_turn_waits_for_messages_although_it_has_work(stage: FakeStage) -> None:
@@ -334,18 +350,24 @@ def test_a_stage_without_a_turn_waits_for_messages_although_it_has_work(stage: F
 
 def test_a_lease_that_is_asked_back_is_let_go_before_the_next_unit_of_work(stage: FakeStage) -> None:
     said = play(stage, [job(1), pipes.Grant()], [pipes.AskBack()], [], [pipes.Grant()], [])
-    assert said == "| Stepped | Yielded | | Stepped Yielded |"
+    assert said == "| Stepped | Yielded | | Put Yielded |"
 
 
 def test_a_lease_is_good_for_one_unit_of_work_even_if_asked_back_at_once(stage: FakeStage) -> None:
     """Or else two that ask each other back would do nothing but that."""
     both: list[pipes.ToStage] = [pipes.Grant(), pipes.AskBack()]
-    assert play(stage, [job(1)], both, [], both, []) == "| | Stepped Yielded | | Stepped Yielded |"
+    assert play(stage, [job(1)], both, [], both, []) == "| | Stepped Yielded | | Put Yielded |"
+
+
+def test_a_lease_is_not_let_go_while_what_a_broken_unit_left_may_compute(stage: FakeStage) -> None:
+    both: list[pipes.ToStage] = [pipes.Grant(), pipes.AskBack()]
+    assert play(stage, [job(1, "broken"), job(2)], both, [], []) == "| | Fault | Stepped Yielded |"
+    assert not stage.in_flight
 
 
 def test_a_lease_is_let_go_once(stage: FakeStage) -> None:
     said = play(stage, [job(1), pipes.Grant()], [], [pipes.AskBack()], [pipes.AskBack()], [])
-    assert said == "| Stepped | Stepped Yielded | | |"
+    assert said == "| Stepped | Put Yielded | | |"
 
 
 def test_who_watches_the_board_sees_that_there_is_nothing_left_to_do(spec: StageSpec) -> None:
