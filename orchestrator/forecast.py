@@ -21,7 +21,7 @@ from stages.core.model import ModelCard
 from stages.core.order import DOUBT, Claim, Key, Order, Ranking
 from stages.core.wire import KINDS, Kind
 
-_OVERTAKEN = 0.6
+EXPECTED_OVERTAKING = 0.6
 """Of what goes before a prompt now, so much will come later and go before it, too, where the order lets it."""
 
 _ROUNDING_S = 1e-9
@@ -33,7 +33,7 @@ class Forecast:
     def __init__(self, card: ModelCard, order: Order, costs: Iterable[Cost] = ()) -> None:
         """`costs` are those that are known already."""
         self._card = card
-        self._more = DOUBT if order == "arrival" else _OVERTAKEN
+        self._more = DOUBT if order == "arrival" else EXPECTED_OVERTAKING
         self.estimate: Final = Estimate(costs)
         self._ranking = Ranking(order, self.estimate)
         self.pace = Pace()

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.estimate import Estimate, Pace
-from stages.core.costs import Cost
+from stages.core.costs import Cost, CostCurves
 from stages.core.wire import KINDS, Kind
 
 SECOND = 1_000_000_000
@@ -94,6 +94,19 @@ def test_a_size_not_seen_costs_by_its_pixels() -> None:
     estimate = Estimate([Cost("text", 0, 1.0), Cost("unet", 100, 2.0), Cost("unet", 1000, 30.0), Cost("vae", 100, 5.0)])
     assert estimate.of("text", 1, 200) == pytest.approx(1 + 4 + 10)
     assert estimate.of("text", 1, 2000) == pytest.approx(1 + 60 + 100)
+
+
+def test_between_two_sizes_equally_near_the_smaller_one_tells_whatever_was_seen_first() -> None:
+    costs = [Cost("text", 0, 1.0), Cost("vae", 100, 0.0), Cost("unet", 100, 1.0), Cost("unet", 300, 9.0)]
+    assert CostCurves(costs).cost("unet", 200) == CostCurves(costs[::-1]).cost("unet", 200) == 2.0
+
+
+def test_before_anything_has_run_larger_pictures_are_more_work() -> None:
+    guess = CostCurves()
+    rows = 40
+    small, large = guess.of("unet", rows, 512 * 512), guess.of("unet", rows, 1024 * 1024)
+    assert (small, large) == pytest.approx((rows * 0.5 + 1.5, 4 * (rows * 0.5 + 1.5)))
+    assert guess.of("text", rows, 1024 * 1024) == pytest.approx(large + 0.01)
 
 
 def test_what_was_learned_can_be_taken_up_again() -> None:

@@ -1,5 +1,6 @@
 """An encoding takes a second, a row of a step 5 seconds, a decoding 3; a job at guidance has two rows."""
 
+import dataclasses
 import math
 
 import pytest
@@ -8,13 +9,14 @@ from hypothesis import strategies as st
 
 from orchestrator.forecast import Forecast
 from orchestrator.jobs import Job, Prompt
-from orchestrator.line import Pending
+from orchestrator.line import RERANK_NS, Pending
 from orchestrator.request import Request, resolve
 from stages.core import wire
+from stages.core.costs import CostCurves
 from stages.core.errors import DeadlineInfeasible
 from stages.core.model import ModelCard
 from stages.core.order import DOUBT, ORDERS, Claim, Order
-from stages.core.wire import KINDS
+from stages.core.wire import KINDS, Kind
 from tests.unit.cards import CARD, DISTILLED
 
 SECOND = 1_000_000_000
@@ -224,6 +226,32 @@ def test_what_goes_before_counts_by_the_pace_at_which_work_gets_done(jobs: Jobs)
     assert job.claim.submitted < mine.claim.submitted
 
 
+@pytest.mark.parametrize("order", ORDERS)
+def test_ten_thousand_that_wait_are_ranked_by_a_few_looks_at_the_curves(
+    order: Order, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One for each kind of stage of every number of rows left, not one for each job, and none while nothing changes."""
+    looks: list[tuple[str, int]] = []
+    cost = CostCurves.cost
+
+    def counted(curves: CostCurves, kind: Kind, pixels: int) -> float:
+        looks.append((kind, pixels))
+        return cost(curves, kind, pixels)
+
+    monkeypatch.setattr(CostCurves, "cost", counted)
+    told = forecast(order)
+    few = [jobs.one(steps) for steps in range(1, 21)]
+    many = [dataclasses.replace(few[number % 20], number=number) for number in range(10_000)]
+    line = told.line(many, NOW)
+    assert 0 < len(looks) <= 3 * 20
+    del looks[:]
+    line.refresh(NOW + 10_000 * RERANK_NS)
+    assert looks == []
+    told.estimate.learn("unet", 50 * SECOND)
+    line.refresh(NOW + 2 * 10_000 * RERANK_NS)
+    assert 0 < len(looks) <= 3 * 20, "what was known is not believed any more"
+
+
 # Deadlines.
 
 
@@ -257,6 +285,43 @@ def test_what_cannot_is_refused_and_told_the_earliest_time(jobs: Jobs) -> None:
         fit(jobs, requests(4), 50.0)
     assert caught.value.retry_after_s == pytest.approx((1 + DOUBT) * own(2) + own(4) - 50)
     assert caught.value.retryable
+
+
+@pytest.mark.parametrize(("order", "share"), [("shortest", 0.6), ("deadline", 0.6), ("fair", 0.6), ("arrival", DOUBT)])
+def test_a_promise_leaves_room_for_those_who_come_later_and_go_before(order: Order, share: float, jobs: Jobs) -> None:
+    """For so much of what goes before it now; where nobody goes before who comes later, for errors alone."""
+    for age in (2, 1):
+        jobs.one(2, age=age, deadline=2 * own(2))
+    told = forecast(order)
+    ahead = 2 * own(2)
+
+    def answer(deadline: float) -> list[Request]:
+        claim = Claim(NOW / 1e9, 0, NOW / 1e9 + deadline)
+        return told.fit(requests(4), claim, None, pending(told, jobs.all), NOW)
+
+    earliest = (1 + share) * ahead + own(4)
+    assert answer(earliest + 0.01) == requests(4)
+    with pytest.raises(DeadlineInfeasible) as refused:
+        answer(earliest - 0.01)
+    assert refused.value.retry_after_s == pytest.approx(0.01)
+
+
+def test_what_was_promised_holds_while_not_more_than_that_overtakes(jobs: Jobs) -> None:
+    told = forecast("shortest")
+    for _ in range(5):
+        jobs.one(2, age=1)
+    deadline = 1.6 * 5 * own(2) + own(4) + 0.01
+    assert told.fit(requests(4), Claim(NOW / 1e9, 0, NOW / 1e9 + deadline), None, pending(told, jobs.all), NOW)
+    mine = jobs.one(4, deadline=deadline)
+    for _ in range(3):
+        jobs.one(2)
+        eta = told.eta(mine, pending(told, jobs.all), NOW)
+        assert eta is not None
+        assert eta < deadline
+    jobs.one(2)
+    late = told.eta(mine, pending(told, jobs.all), NOW)
+    assert late is not None
+    assert late > deadline, "four of five is more than was reckoned with"
 
 
 def test_what_takes_too_long_by_itself_is_not_told_to_come_again(jobs: Jobs) -> None:
