@@ -31,7 +31,7 @@ from stages.core import pipes, wire
 from stages.core.arena import Arena, Layout
 from stages.core.board import Board
 from stages.core.config import Config
-from stages.core.errors import BadRequest, Internal, ShuttingDown, TriptychError
+from stages.core.errors import BadRequest, ShuttingDown, TriptychError
 from stages.core.link import CONNECTIONS, ClientHub, StageHub
 
 log = logging.getLogger("triptych")
@@ -217,11 +217,13 @@ class Hub:
             job = self._router.job(getattr(message, "job", 0))
             if job is not None:
                 prompt = job.prompt
-                self._route(self._router.give_up(prompt.client, prompt.id, Internal.of(error), time.monotonic_ns()))
+                self._route(
+                    self._router.give_up(prompt.client, prompt.id, TriptychError.unforeseen(error), time.monotonic_ns())
+                )
 
     def _give_up(self, error: Exception) -> None:
         """The last resort: fail every prompt that was accepted, and end the stages."""
-        last_word = Internal.of(error)
+        last_word = TriptychError.unforeseen(error)
         try:
             self._route(self._router.abandon(last_word, time.monotonic_ns()))
         except Exception:  # the router's own books may be what is broken
@@ -369,7 +371,7 @@ class Hub:
         except Exception as error:
             log.exception("internal: a request could not be handled")
             id = message.id if isinstance(message, wire.Submit | wire.Cancel) else ""
-            self._route(self._router.give_up(client, id, Internal.of(error), time.monotonic_ns()))
+            self._route(self._router.give_up(client, id, TriptychError.unforeseen(error), time.monotonic_ns()))
 
     def _do(self, client: bytes, message: wire.ClientMessage) -> None:
         now_ns = time.monotonic_ns()

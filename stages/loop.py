@@ -26,9 +26,6 @@ from stages.stage import Stage
 
 log = logging.getLogger("stages")
 
-_MESSAGE_CHARS = 1000
-"""Of an exception's message, at most: the pipe to the hub has a limit, and whoever exceeds it is cut off."""
-
 _FRUITLESS_UNITS = 3
 """Units of work that may raise in a row without costing a job; more, and the stage would do nothing else."""
 
@@ -172,4 +169,4 @@ class _Books:
 
 def _fault(job: int, error: Exception) -> Fault:
     known = error if isinstance(error, TriptychError) else StageFault(f"{type(error).__name__}: {error}")
-    return Fault(job, known.code, known.message[:_MESSAGE_CHARS])
+    return Fault(job, known.code, known.message)

@@ -6,7 +6,8 @@ succeed later, and the exit status of a command that ends with it. The message i
 
 from typing import ClassVar
 
-_MESSAGE_CHARS = 300
+MESSAGE_CHARS = 1000
+"""Of a message, at most: it is one line for a person, and pipes have limits."""
 
 
 class TriptychError(Exception):
@@ -18,21 +19,15 @@ class TriptychError(Exception):
     retry_after_s: float | None = None
     """When a retryable request is worth trying again, if that is known."""
 
+    @classmethod
+    def unforeseen(cls, error: Exception) -> "TriptychError":
+        """The error that stands for an exception nobody foresaw: a defect of Triptych, to be reported."""
+        return cls(f"{type(error).__name__}: {str(error)[: MESSAGE_CHARS // 2]} (please report it)")
+
     @property
     def message(self) -> str:
-        """The one line shown to the user."""
-        return " ".join(str(self).split())
-
-
-class Internal(TriptychError):
-    """A defect of Triptych. The server has gone on, or says so in its log as it ends; the user should report it."""
-
-    code = "internal"
-
-    @classmethod
-    def of(cls, error: Exception) -> "Internal":
-        """The error that stands for an exception nobody foresaw."""
-        return cls(f"{type(error).__name__}: {error}"[:_MESSAGE_CHARS] + " (please report it)")
+        """The one line shown to the user, cut where it is too long for one."""
+        return " ".join(str(self).split())[:MESSAGE_CHARS]
 
 
 class BadRequest(TriptychError):

@@ -49,6 +49,14 @@ def test_an_unknown_code_is_an_internal_error(code: str) -> None:
     assert by_code(code) is TriptychError
 
 
+def test_an_exception_nobody_foresaw_is_one_line_that_asks_for_a_report() -> None:
+    message = TriptychError.unforeseen(ValueError("what\nis this " + "x" * 10_000)).message
+    assert message.startswith("ValueError: what is this")
+    assert message.endswith("(please report it)")
+    assert len(message) <= errors.MESSAGE_CHARS
+    assert len(TriptychError("y" * 10_000).message) == errors.MESSAGE_CHARS
+
+
 @given(st.text() | st.sampled_from(["a\nb", "a\r\n\tb", "a\u2028b", "a\x0bb\x85c", "\x1c"]))
 def test_a_message_is_one_line(text: str) -> None:
     message = TriptychError(text).message
