@@ -12,7 +12,7 @@ from orchestrator.plan import Machine, plan
 from orchestrator.weights import card_of
 from stages.core.config import Config
 from stages.core.model import ModelCard, ir
-from stages.core.schedule_names import OF_DIFFUSERS, own_schedule
+from stages.core.schedule_names import own_schedule
 
 _SETTINGS = (
     "beta_schedule",
@@ -60,7 +60,7 @@ class Schedule(msgspec.Struct, frozen=True):
 
     class_name: str
     name: str | None
-    """What a request calls this class; None where there is none like it here."""
+    """What a request calls this class; None where there is none like it here, and requests have to name another."""
     prediction_type: str
     settings: dict[str, Any]
 
@@ -130,10 +130,6 @@ def obstacle(card: ModelCard) -> str | None:
         if _tokenizer(card.path, part) is None:
             folder = card.path / _tokenizer_folder(part)
             return f"{folder}: no tokenizer (neither tokenizer.json nor vocab.json with merges.txt)"
-    schedule = _schedule(card.scheduler)
-    if schedule.name is None:
-        known = ", ".join(OF_DIFFUSERS)
-        return f"{card.path}: its schedule, {schedule.class_name}, is unknown here; those that can be run are {known}"
     return None
 
 

@@ -13,8 +13,10 @@ from stages.core.model import EMBEDDED, ModelCard, read_card
 
 
 def card(config: Config) -> ModelCard:
-    """The model that `model.path` names, downloaded if need be; its name is its hub id if it has one."""
-    return card_of(locate(config))
+    """The model that `model.path` names, downloaded if need be; its name is its hub id if it has one, and requests
+    that name no schedule get that of `model.schedule`.
+    """
+    return msgspec.structs.replace(card_of(locate(config)), schedule=config.model.schedule or None)
 
 
 def card_of(folder: Path) -> ModelCard:

@@ -16,6 +16,7 @@ from stages.core.errors import ModelError
 from stages.core.json_file import read_json, spoken
 from stages.core.pipelines import family
 from stages.core.size_step import size_step
+from stages.core.training_noise import other_noise
 
 TOKENS = 77
 """Tokens of one CLIP window, begin and end marks included."""
@@ -58,6 +59,8 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     """Width of the guidance embedding of a distilled U-Net, which then needs no second row; None for the others."""
     scheduler: dict[str, Any]
     """scheduler_config.json, as it is."""
+    schedule: str | None = None
+    """Name of the schedule where a request names none; None for the one that `scheduler` means."""
     steps: int
     """Steps where a request names none."""
     guidance_scale: float
@@ -153,7 +156,7 @@ def read_card(folder: Path) -> ModelCard:
         latents_mean=vae.latents_mean or (),
         latents_std=vae.latents_std or (),
         guidance_embed_dim=unet.time_cond_proj_dim,
-        scheduler=read_json(folder / "scheduler" / "scheduler_config.json", dict[str, Any]),
+        scheduler=_scheduler(folder / "scheduler" / "scheduler_config.json"),
         steps=defaults.steps if said.num_inference_steps is UNSET else said.num_inference_steps,
         guidance_scale=defaults.guidance_scale if said.guidance_scale is UNSET else said.guidance_scale,
     )
@@ -182,11 +185,23 @@ def _defaults(kind: str, *, distilled: bool, origin: str) -> _Defaults:
 
 
 def _config(path: Path, kind: type[_T], class_name: str) -> _T:
-    """The config.json of a part, which has to be of diffusers' class `class_name` if it says of which it is."""
+    """The config.json of a part, which has to be of diffusers' class `class_name` if it says of which it is.
+
+    That of optimum-intel's own part (`OVModelUnet`) tells only what the folder holds.
+    """
     found = read_json(path, _Part).class_name
-    if found is not None and found != class_name and found != f"Flax{class_name}":
+    if found not in (None, class_name, f"Flax{class_name}") and not str(found).startswith("OVModel"):
         raise ModelError(f"{path}: _class_name {spoken(found)} is not served; {class_name} is")
     return read_json(path, kind)
+
+
+def _scheduler(path: Path) -> dict[str, Any]:
+    config = read_json(path, dict[str, Any])
+    if (other := other_noise(config)) is not None:
+        raise ModelError(
+            f"{path}: {other} is not served, nor by another schedule: the model was trained with another kind of noise"
+        )
+    return config
 
 
 def _pooled_dim(folder: Path) -> int:

@@ -121,12 +121,12 @@ def test_everything_that_is_a_model_is_listed_once(tmp_path: Path) -> None:
 
 def test_a_model_that_cannot_be_run_is_listed_with_the_reason(tmp_path: Path) -> None:
     change(model(tmp_path / "a") / "model_index.json", _class_name="FluxPipeline")
-    change(model(tmp_path / "b") / "scheduler" / "scheduler_config.json", _class_name="DEISMultistepScheduler")
+    change(model(tmp_path / "b") / "scheduler" / "scheduler_config.json", sigma_data=0.5)
     (model(tmp_path / "c") / "tokenizer" / "tokenizer.json").unlink()
     ir(cached(tmp_path / "cache", "org/half"), "unet").with_suffix(".bin").unlink()
     _, _, a, b, c, half = catalogue([tmp_path], tmp_path / "cache")
     assert "FluxPipeline" in str(a.reason)
-    assert "DEISMultistepScheduler, is unknown here" in str(b.reason)
+    assert "is not served, nor by another schedule" in str(b.reason)
     assert "neither tokenizer.json nor vocab.json" in str(c.reason)
     assert "`triptych models pull org/half` with a network" in str(half.reason)
     assert "cannot be run: " in lines(a, 4)
@@ -212,6 +212,15 @@ def test_inspect_tells_people(tmp_path: Path) -> None:
     for expected in ("odd (SD)", "distilled", "width unknown, tokenizer in vocab.json + merges.txt", "stored in f16"):
         assert expected in told
     assert "yes, but not here and now" in told
+
+
+def test_a_schedule_that_is_not_served_is_told_and_keeps_nothing_from_running(tmp_path: Path) -> None:
+    folder = model(tmp_path / "deis")
+    change(folder / "scheduler" / "scheduler_config.json", _class_name="DEISMultistepScheduler")
+    found = inspect(folder, machine(1))
+    assert (found.can_run, found.reason, found.schedule.name) == (True, None, None)
+    assert "DEISMultistepScheduler (not served: requests have to name another, or model.schedule does)" in words(found)
+    assert [entry.reason for entry in catalogue([folder], tmp_path / "cache")] == [None, None, None]
 
 
 def test_what_holds_next_to_nothing_is_not_told_of_the_weights() -> None:

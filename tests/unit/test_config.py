@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from stages.core.arena import PoolSpec
 from stages.core.config import Config, StageConfig, StageSpec, load, parse_size
 from stages.core.errors import ConfigError
+from stages.core.schedule_names import SCHEDULE_NAMES
 from stages.core.wire import KINDS
 
 Load = Callable[..., Config]
@@ -203,6 +204,20 @@ def test_a_key_of_few_values_lists_them(key: str, values: tuple[object, ...], lo
 def test_a_stage_is_of_a_known_kind(stage: str, load_text: Load) -> None:
     with pytest.raises(ConfigError, match=r"stage\[0\].*kind"):
         load_text(f"[[stage]]\n{stage}")
+
+
+@pytest.mark.parametrize("name", ["", *SCHEDULE_NAMES])
+def test_the_schedule_of_requests_that_name_none_is_one_that_is_served(name: str, load_text: Load) -> None:
+    assert load_text(f'[model]\nschedule = "{name}"').model.schedule == name
+
+
+@pytest.mark.parametrize("name", ["DDIM", "DEISMultistepScheduler", "x" * 10_000])
+def test_another_schedule_is_refused_with_those_that_are_served(name: str, load_text: Load) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load_text("", f"model.schedule={name}")
+    served = ", ".join(SCHEDULE_NAMES)
+    said = f'model.schedule: {name[:40]!r} is not served; there are the model\'s own (""), {served}'
+    assert refused.value.message.endswith(said)
 
 
 def test_a_kind_stands_once(load_text: Load) -> None:

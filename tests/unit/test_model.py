@@ -122,7 +122,13 @@ KNOWN = "those that can be run are StableDiffusionPipeline, LatentConsistencyMod
     "pipeline",
     [
         *("FluxPipeline", "StableDiffusion3Pipeline", "OVFluxPipeline", "StableDiffusionXLControlNetPipeline"),
-        *("StableDiffusionInstructPix2PixPipeline", "StableDiffusion", "OV", "NotOVStableDiffusionPipeline"),
+        *(
+            "StableDiffusionInstructPix2PixPipeline",
+            "StableDiffusion",
+            "OV",
+            "NotOVStableDiffusionPipeline",
+            "StableDiffusionPipelineSafe",
+        ),
     ],
 )
 def test_another_kind_of_model_is_refused_by_name(pipeline: str, folder: Path) -> None:
@@ -183,9 +189,37 @@ def test_a_part_of_another_class_is_refused_whatever_it_lacks(
 
 def test_a_part_need_not_say_its_class(folder: Path) -> None:
     plain = read_card(folder)
-    for part, name in (("unet", None), ("vae_decoder", "FlaxAutoencoderKL")):
-        change(folder / part / "config.json", _class_name=name)
-    assert read_card(folder) == plain
+    for unet, vae in ((None, "FlaxAutoencoderKL"), ("OVModelUnet", "OVModelVaeDecoder")):
+        change(folder / "unet" / "config.json", _class_name=unet)
+        change(folder / "vae_decoder" / "config.json", _class_name=vae)
+        assert read_card(folder) == plain
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"_class_name": "EDMEulerScheduler", "sigma_data": 0.5}, "_class_name EDMEulerScheduler"),
+        ({"_class_name": "EDMDPMSolverMultistepScheduler"}, "_class_name EDMDPMSolverMultistepScheduler"),
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "_class_name FlowMatchEulerDiscreteScheduler"),
+        ({"_class_name": "EulerDiscreteScheduler", "timestep_type": "continuous"}, "timestep_type continuous"),
+        ({"_class_name": "UniPCMultistepScheduler", "use_flow_sigmas": True}, "use_flow_sigmas true"),
+        ({"_class_name": "DDIMScheduler", "prediction_type": "flow_prediction"}, "prediction_type flow_prediction"),
+    ],
+)
+def test_a_model_of_other_noise_is_refused_and_no_name_is_asked_for(
+    fields: dict[str, object], said: str, folder: Path
+) -> None:
+    path = folder / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps(fields))
+    assert refusal(folder) == (
+        f"{path}: {said} is not served, nor by another schedule: the model was trained with another kind of noise"
+    )
+
+
+@pytest.mark.parametrize("class_name", ["DEISMultistepScheduler", "DDPMScheduler", "DDIMScheduler", None])
+def test_a_model_whose_own_schedule_is_not_served_is_read(class_name: object, folder: Path) -> None:
+    change(folder / "scheduler" / "scheduler_config.json", _class_name=class_name)
+    assert read_card(folder).scheduler["_class_name"] == class_name
 
 
 # What a request gets that says nothing.
