@@ -73,7 +73,7 @@ def refuse_others(model: str, folder: Path) -> None:
     if not ir(folder, "unet").exists():
         raise ModelError(
             f"{model}: not an OpenVINO export (it has no unet/openvino_model.xml); make one with "
-            f"`optimum-cli export openvino --model {model} FOLDER` and name the folder"
+            f"`optimum-cli export openvino --model {model} --task text-to-image FOLDER` and name the folder"
         )
 
 

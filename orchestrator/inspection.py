@@ -11,6 +11,8 @@ from orchestrator.footprint import footprint, part_bytes
 from orchestrator.plan import Machine, plan
 from orchestrator.weights import card_of
 from stages.core.config import Config
+from stages.core.errors import ModelError
+from stages.core.json_file import read_json
 from stages.core.model import ModelCard, ir
 from stages.core.schedule_names import own_schedule
 
@@ -153,8 +155,8 @@ class _Widths(msgspec.Struct, frozen=True):
 
 def _text_encoder(folder: Path, part: str) -> TextEncoder:
     try:
-        width = msgspec.json.decode((folder / part / "config.json").read_bytes(), type=_Widths).hidden_size
-    except (OSError, msgspec.DecodeError):
+        width = read_json(folder / part / "config.json", _Widths).hidden_size
+    except ModelError:
         width = None
     return TextEncoder(part, width, _tokenizer(folder, part))
 

@@ -61,7 +61,7 @@ def _folder(path: str, base: Path) -> Path | None:
     if path in EMBEDDED:
         return EMBEDDED[path]
     folder = base / Path(path).expanduser()
-    return folder if folder.is_dir() or not HUB_ID.fullmatch(path) else None
+    return folder if folder.exists() or not HUB_ID.fullmatch(path) else None
 
 
 def _complete(folder: Path) -> bool:

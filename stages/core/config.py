@@ -15,6 +15,7 @@ from stages.core.arena import PoolSpec
 from stages.core.errors import ConfigError
 from stages.core.order import ORDERS, Order
 from stages.core.schedule_names import SCHEDULE_NAMES
+from stages.core.text_file import read_text_file
 from stages.core.wire import KINDS, Kind
 
 Precision = Literal["auto", "bf16", "f32", "f16"]
@@ -174,7 +175,7 @@ def load(path: Path | None, overrides: Iterable[str] = (), environ: Mapping[str,
     tables: dict[str, Any] = {}
     if path is not None:
         try:
-            tables = tomllib.loads(path.read_text(encoding="utf-8"))
+            tables = tomllib.loads(read_text_file(path).decode())
         except OSError as error:
             raise ConfigError(f"{path}: {error.strerror}") from error
         except _NOT_TOML as error:

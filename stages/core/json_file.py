@@ -1,6 +1,7 @@
 """JSON files of model folders, read as typed structs; what is wrong with one is said by its file, key and value."""
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,15 +22,34 @@ _VALUE_CHARS = 60
 def read_json(path: Path, kind: type[_T]) -> _T:
     """The file as `kind`. Raises ModelError naming the file and what is wrong with it."""
     try:
-        found: Any = msgspec.json.decode(read_text_file(path))
+        found = _decode(read_text_file(path))
     except OSError as error:
         raise ModelError(f"{path}: {error.strerror}; is this a folder of `optimum-cli export openvino`?") from error
-    except UNREADABLE as error:
+    except (*UNREADABLE, ValueError) as error:
         raise ModelError(f"{path}: not JSON: {error}") from error
     try:
         return msgspec.convert(found, kind)
     except msgspec.ValidationError as error:
         raise ModelError(f"{path}: {not_served(error, found, kind)}") from error
+
+
+def _decode(text: bytes) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        if _LOWEST.encode() not in text:
+            raise
+        return json.loads(text, parse_constant=_constant)
+
+
+_LOWEST = "-Infinity"
+"""No JSON, but what diffusers writes for the `lambda_min_clipped` of every multistep solver."""
+
+
+def _constant(name: str) -> float:
+    if name != _LOWEST:
+        raise ValueError(f"{name} is no number")
+    return -math.inf
 
 
 _KEY = re.compile(r"(?<= - at `\$\.)\w+")

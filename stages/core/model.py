@@ -15,6 +15,7 @@ from stages.core.embeds import Floats
 from stages.core.errors import ModelError
 from stages.core.json_file import read_json, spoken
 from stages.core.pipelines import family
+from stages.core.single_file import refuse_single_file
 from stages.core.size_step import size_step
 from stages.core.training_noise import other_noise
 
@@ -113,10 +114,11 @@ def ir(folder: Path, part: str) -> Path:
 
 def read_card(folder: Path) -> ModelCard:
     """Read and check a model folder. Raises ModelError naming the file and what is wrong with it."""
-    if not folder.is_dir():
+    if not folder.exists():
         raise ModelError(f"{folder}: no such model folder")
     if any(folder.glob("learned_embeds.*")) and not (folder / "model_index.json").exists():
         raise ModelError(f"{folder}: textual-inversion embeddings, which are not served, and no model")
+    refuse_single_file(folder)
     index = read_json(folder / "model_index.json", _Index)
     kind = family(index.class_name, folder)
     if index.requires_aesthetics_score:

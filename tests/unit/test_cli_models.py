@@ -223,6 +223,18 @@ def test_a_schedule_that_is_not_served_is_told_and_keeps_nothing_from_running(tm
     assert [entry.reason for entry in catalogue([folder], tmp_path / "cache")] == [None, None, None]
 
 
+def test_a_byte_order_mark_is_no_part_of_a_description(tmp_path: Path) -> None:
+    folder = model(tmp_path / "marked")
+    plain = inspect(folder, machine(1))
+    for file in folder.rglob("*.json"):
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert inspect(folder, machine(1)) == plain
+    change_marked = folder / "model_index.json"
+    change_marked.write_text('{"_class_name": "FluxPipeline"}', encoding="utf-8-sig")
+    with pytest.raises(ModelError, match="this is a FluxPipeline model"):
+        download("org/sd", fetch=FakeFetch(folder))
+
+
 def test_what_holds_next_to_nothing_is_not_told_of_the_weights() -> None:
     found = inspect(DEMO, machine(1))
     mixed = msgspec.structs.replace(found.parts[1], stored={"u8": 9000, "f16": 999, "i64": 1})
@@ -248,7 +260,7 @@ def test_a_model_of_torch_is_told_from_a_broken_one(tmp_path: Path, capsys: Capt
     for part in ("text_encoder", "unet", "vae_decoder"):
         ir(folder, part).unlink()
     assert main(["models", "inspect", str(folder)]) == 2
-    assert f"`optimum-cli export openvino --model {folder} FOLDER`" in capsys.readouterr().err
+    assert f"`optimum-cli export openvino --model {folder} --task text-to-image FOLDER`" in capsys.readouterr().err
 
 
 def test_inspect_takes_a_hub_id_that_is_in_the_cache(cache: Path) -> None:
@@ -358,6 +370,13 @@ def test_weights_that_did_not_come_are_named(tmp_path: Path) -> None:
     ir(folder, "unet").with_suffix(".bin").unlink()
     with pytest.raises(ModelError, match=r"unet/openvino_model\.bin has not come; `triptych models pull org/sd`"):
         download("org/sd", fetch=FakeFetch(folder))
+
+
+def test_a_file_beats_a_hub_id_of_its_name(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "sd.safetensors").touch()
+    with pytest.raises(ModelError, match=r"models/sd\.safetensors: a single-file checkpoint, .*from_single_file"):
+        card(Config(folder=str(tmp_path), model=ModelConfig(path="models/sd.safetensors")))
 
 
 def test_a_folder_beats_a_hub_id_of_its_name(tmp_path: Path) -> None:

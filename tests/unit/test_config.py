@@ -96,6 +96,12 @@ def test_an_unknown_key_is_refused_with_its_path(
     assert refused.value.message.endswith(f"triptych.toml: {path}Object contains unknown field `nosuch`")
 
 
+def test_a_byte_order_mark_is_no_part_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "triptych.toml"
+    path.write_text("[pipeline]\nqueue_limit = 5\n", encoding="utf-8-sig")
+    assert load(path, (), {}).pipeline.queue_limit == 5
+
+
 def test_the_command_line_beats_the_environment_beats_the_file_beats_the_default(load_text: Load) -> None:
     file, environ = "[pipeline]\nqueue_limit = 5", {"TRIPTYCH_PIPELINE_QUEUE_LIMIT": "6"}
     sources = [

@@ -1,6 +1,6 @@
 import json
+import math
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -372,10 +372,62 @@ def test_a_cut_graph_is_refused(part: str, kept: int, folder: Path) -> None:
     assert refusal(folder).startswith(f"{xml}: cut short")
 
 
-@pytest.mark.parametrize("make", [lambda path: None, lambda path: path.write_text("")], ids=["absent", "a file"])
-def test_what_is_no_folder_is_refused_by_name(make: Callable[[Path], object], tmp_path: Path) -> None:
-    make(tmp_path / "model")
-    assert refusal(tmp_path / "model") == f"{tmp_path / 'model'}: no such model folder"
+def test_what_is_no_folder_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    assert refusal(path) == f"{path}: no such model folder"
+    path.touch()
+    assert refusal(path) == f"{path}: a file; a model is a folder, as `optimum-cli export openvino` writes it"
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("name", ["sd.safetensors", "SD.CKPT", "sd.pt", "sd.pth"])
+def test_a_single_file_checkpoint_is_told_how_to_be_converted(name: str, inside: bool, tmp_path: Path) -> None:
+    (tmp_path / name).touch()
+    said = refusal(tmp_path if inside else tmp_path / name)
+    assert said.startswith(f"{tmp_path / name}: a single-file checkpoint, which is not served; ")
+    assert f"P.from_single_file('{tmp_path / name}').save_pretrained('unpacked')" in said
+    assert "`optimum-cli export openvino --model unpacked --task text-to-image FOLDER`" in said
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_gguf_file_is_told_what_to_take_instead(inside: bool, tmp_path: Path) -> None:
+    (tmp_path / "sd.gguf").touch()
+    said = refusal(tmp_path if inside else tmp_path / "sd.gguf")
+    assert said.startswith(f"{tmp_path / 'sd.gguf'}: a GGUF file, which is not served and cannot be converted; ")
+
+
+@pytest.mark.parametrize("file", ["config.json", "model_index.json"])
+def test_a_checkpoint_beside_a_model_is_no_matter(file: str, folder: Path, tmp_path: Path) -> None:
+    (folder / "sd.safetensors").touch()
+    assert read_card(folder).name == "fake"
+    part = tmp_path / "part"
+    part.mkdir()
+    (part / "diffusion_pytorch_model.safetensors").touch()
+    (part / file).touch()
+    assert refusal(part).startswith(f"{part / 'model_index.json'}: ")
+
+
+def test_the_lowest_number_of_diffusers_is_read(folder: Path) -> None:
+    path = folder / "scheduler" / "scheduler_config.json"
+    change(path, lambda_min_clipped=-math.inf)
+    assert b"-Infinity" in path.read_bytes()
+    assert read_card(folder).scheduler["lambda_min_clipped"] == -math.inf
+    for other in ("NaN", "Infinity"):
+        path.write_text(f'{{"a": {other}, "lambda_min_clipped": -Infinity}}')
+        assert refusal(folder) == f"{path}: not JSON: {other} is no number"
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        *("model_index.json", "generation_config.json", "scheduler/scheduler_config.json"),
+        *("unet/config.json", "vae_decoder/config.json"),
+    ],
+)
+def test_a_byte_order_mark_is_no_part_of_a_file(file: str, folder: Path) -> None:
+    plain = read_card(folder)
+    (folder / file).write_bytes(b"\xef\xbb\xbf" + (folder / file).read_bytes())
+    assert read_card(folder) == plain
 
 
 def test_textual_inversion_embeddings_are_no_model(tmp_path: Path) -> None:
