@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import msgspec
 
@@ -62,7 +62,7 @@ def not_served(error: msgspec.ValidationError, found: object, kind: type[Any]) -
         return str(error)
     key, text = match[0], str(error).partition(" - at `")[0]
     said = spoken(found.get(key))
-    choices = _choices(get_type_hints(kind).get(key)) if text.startswith("Invalid enum value") else ()
+    choices = get_args(get_type_hints(kind)[key]) if text.startswith("Invalid enum value") else ()
     if not choices:
         return f"{key} {said} is not served: {text[:1].lower()}{text[1:]}"
     *others, last = map(str, choices)
@@ -75,10 +75,3 @@ def spoken(value: object) -> str:
     """A value of JSON in a message: text without quotes, all else as JSON has it, what is long cut off."""
     text = value if isinstance(value, str) and value.isprintable() and value else json.dumps(value)
     return text if len(text) <= _VALUE_CHARS else f"{text[:_VALUE_CHARS]}..."
-
-
-def _choices(hint: object) -> tuple[object, ...]:
-    """The values of a Literal, which may be one of several types."""
-    if get_origin(hint) is Literal:
-        return get_args(hint)
-    return next((found for part in get_args(hint) if (found := _choices(part))), ())

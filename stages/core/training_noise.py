@@ -24,8 +24,8 @@ def other_noise(config: Mapping[str, object]) -> str | None:
     for key, value in _OTHERWISE.items():
         if config.get(key) == value:
             return f"{key} {spoken(value)}"
+    if (sigma_data := config.get("sigma_data")) is not None:
+        return f"sigma_data {spoken(sigma_data)}"
     class_name = config.get("_class_name")
     ours = own_schedule(config) is not None or class_name is None
-    if config.get("sigma_data") is not None or not (ours or config.keys() & set(_RISE)):
-        return f"_class_name {spoken(class_name)}"
-    return None
+    return None if ours or config.keys() & set(_RISE) else f"_class_name {spoken(class_name)}"

@@ -223,6 +223,28 @@ def test_a_schedule_that_is_not_served_is_told_and_keeps_nothing_from_running(tm
     assert [entry.reason for entry in catalogue([folder], tmp_path / "cache")] == [None, None, None]
 
 
+@pytest.mark.parametrize(
+    ("class_name", "configured", "told", "words"),
+    [
+        ("DEISMultistepScheduler", "", None, "the model's own is not served: requests have to name one"),
+        ("DEISMultistepScheduler", "unipc_karras", "unipc_karras", "unipc_karras"),
+        ("FlaxPNDMScheduler", "", "pndm", "pndm"),
+        ("DDIMScheduler", "heun", "heun", "heun"),
+    ],
+)
+def test_check_tells_the_schedule_of_requests_that_name_none(
+    class_name: str, configured: str, told: str | None, words: str, tmp_path: Path, capsys: Captured
+) -> None:
+    folder = model(tmp_path / "model")
+    change(folder / "scheduler" / "scheduler_config.json", _class_name=class_name)
+    command = ["check", "--no-start", "--set", f"model.path={folder}", "--set", f'model.schedule="{configured}"']
+    assert main([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["model"]["schedule"] == told
+    assert main(command) == 0
+    [row] = [line for line in capsys.readouterr().out.splitlines() if line.split()[:1] == ["schedule"]]
+    assert row.split(maxsplit=1)[1].strip() == words
+
+
 def test_a_byte_order_mark_is_no_part_of_a_description(tmp_path: Path) -> None:
     folder = model(tmp_path / "marked")
     plain = inspect(folder, machine(1))

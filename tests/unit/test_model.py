@@ -198,7 +198,8 @@ def test_a_part_need_not_say_its_class(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"_class_name": "EDMEulerScheduler", "sigma_data": 0.5}, "_class_name EDMEulerScheduler"),
+        ({"_class_name": "EDMEulerScheduler", "sigma_data": 0.5}, "sigma_data 0.5"),
+        ({"_class_name": "EulerDiscreteScheduler", "beta_start": 0.1, "sigma_data": 1.0}, "sigma_data 1.0"),
         ({"_class_name": "EDMDPMSolverMultistepScheduler"}, "_class_name EDMDPMSolverMultistepScheduler"),
         ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "_class_name FlowMatchEulerDiscreteScheduler"),
         ({"_class_name": "EulerDiscreteScheduler", "timestep_type": "continuous"}, "timestep_type continuous"),
@@ -218,8 +219,12 @@ def test_a_model_of_other_noise_is_refused_and_no_name_is_asked_for(
 
 @pytest.mark.parametrize("class_name", ["DEISMultistepScheduler", "DDPMScheduler", "DDIMScheduler", None])
 def test_a_model_whose_own_schedule_is_not_served_is_read(class_name: object, folder: Path) -> None:
-    change(folder / "scheduler" / "scheduler_config.json", _class_name=class_name)
+    path = folder / "scheduler" / "scheduler_config.json"
+    change(path, _class_name=class_name)
     assert read_card(folder).scheduler["_class_name"] == class_name
+    if class_name in ("DDIMScheduler", None):  # of which it is known how noise rises if they do not say
+        path.write_text(json.dumps({"_class_name": class_name}))
+        assert read_card(folder).scheduler == {"_class_name": class_name}
 
 
 # What a request gets that says nothing.
