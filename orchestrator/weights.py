@@ -1,5 +1,6 @@
 """Where the model folder is: the embedded one, a folder, or the hub's cache."""
 
+import os
 from pathlib import Path
 
 import msgspec
@@ -61,7 +62,7 @@ def _folder(path: str, base: Path) -> Path | None:
     if path in EMBEDDED:
         return EMBEDDED[path]
     folder = base / Path(path).expanduser()
-    return folder if folder.exists() or not HUB_ID.fullmatch(path) else None
+    return folder if os.path.exists(folder) or not HUB_ID.fullmatch(path) else None
 
 
 def _complete(folder: Path) -> bool:

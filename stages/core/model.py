@@ -3,6 +3,7 @@
 The folders are OpenVINO IR as `optimum-cli export openvino` writes them. Nothing here opens a network.
 """
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeVar
@@ -114,7 +115,7 @@ def ir(folder: Path, part: str) -> Path:
 
 def read_card(folder: Path) -> ModelCard:
     """Read and check a model folder. Raises ModelError naming the file and what is wrong with it."""
-    if not folder.exists():
+    if not os.path.exists(folder):
         raise ModelError(f"{folder}: no such model folder")
     if any(folder.glob("learned_embeds.*")) and not (folder / "model_index.json").exists():
         raise ModelError(f"{folder}: textual-inversion embeddings, which are not served, and no model")

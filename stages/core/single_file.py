@@ -1,5 +1,6 @@
 """Checkpoints of a whole model in one file: they are no model folders, and have to be made into one first."""
 
+import os
 from pathlib import Path
 
 from stages.core.errors import ModelError
@@ -9,18 +10,23 @@ _SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".gguf")
 
 def refuse_single_file(path: Path) -> None:
     """Raise ModelError, with how to convert it, if `path` is a file, or a folder of checkpoints that holds no model."""
-    if path.is_file():
+    if os.path.isfile(path):  # False, unlike Path's, for what may not be looked at
         if path.suffix.lower() not in _SUFFIXES:
             raise ModelError(f"{path}: a file; a model is a folder, as `optimum-cli export openvino` writes it")
         raise ModelError(_way_out(path))
-    if (path / "model_index.json").exists() or (path / "config.json").exists():
+    try:
+        names = sorted(os.listdir(path))
+    except OSError as error:
+        raise ModelError(f"{path}: {error.strerror}") from error
+    if "model_index.json" in names or "config.json" in names:
         return
-    found = (file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES and file.is_file())
-    if (file := min(found, default=None)) is not None:
+    if file := next((path / name for name in names if Path(name).suffix.lower() in _SUFFIXES), None):
         raise ModelError(_way_out(file))
 
 
 def _way_out(file: Path) -> str:
+    if file.name.startswith("pytorch_lora_weights"):
+        return f"{file}: LoRA weights, which are not served, and no model"
     if file.suffix.lower() == ".gguf":
         return (
             f"{file}: a GGUF file, which is not served and cannot be converted; export the model that it was made from "

@@ -380,6 +380,7 @@ def test_a_cut_graph_is_refused(part: str, kept: int, folder: Path) -> None:
 def test_what_is_no_folder_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "model"
     assert refusal(path) == f"{path}: no such model folder"
+    assert refusal(tmp_path / ("x" * 300)) == f"{tmp_path / ('x' * 300)}: no such model folder"
     path.touch()
     assert refusal(path) == f"{path}: a file; a model is a folder, as `optimum-cli export openvino` writes it"
 
@@ -392,6 +393,12 @@ def test_a_single_file_checkpoint_is_told_how_to_be_converted(name: str, inside:
     assert said.startswith(f"{tmp_path / name}: a single-file checkpoint, which is not served; ")
     assert f"P.from_single_file('{tmp_path / name}').save_pretrained('unpacked')" in said
     assert "`optimum-cli export openvino --model unpacked --task text-to-image FOLDER`" in said
+
+
+def test_lora_weights_are_no_checkpoint(tmp_path: Path) -> None:
+    file = tmp_path / "pytorch_lora_weights.safetensors"
+    file.touch()
+    assert refusal(tmp_path) == f"{file}: LoRA weights, which are not served, and no model"
 
 
 @pytest.mark.parametrize("inside", [False, True])
