@@ -17,7 +17,10 @@ import msgspec
 
 from orchestrator import hf_cache
 from stages.core.errors import ModelError
-from stages.core.model import PIPELINES, ir
+from stages.core.model import ir
+from stages.core.pipelines import family
+from stages.core.text_file import read_text_file
+from stages.core.wire import UNREADABLE
 
 _PARTS = ("text_encoder", "text_encoder_2", "unet", "vae_decoder")
 
@@ -63,16 +66,14 @@ def refuse_others(model: str, folder: Path) -> None:
     """Raise ModelError, naming `model`, if what it is can be told from the folder and cannot be run."""
     index = folder / "model_index.json"
     try:
-        pipeline = str(msgspec.json.decode(index.read_bytes(), type=dict[str, object]).get("_class_name"))
-    except (OSError, msgspec.DecodeError):
+        found = msgspec.json.decode(read_text_file(index), type=dict[str, object])
+    except (OSError, *UNREADABLE):
         return
-    if pipeline not in PIPELINES:
-        known = ", ".join(PIPELINES)
-        raise ModelError(f"{model}: this is a {pipeline} model; those that can be run are {known}")
+    family(found.get("_class_name"), model)
     if not ir(folder, "unet").exists():
         raise ModelError(
             f"{model}: not an OpenVINO export (it has no unet/openvino_model.xml); make one with "
-            f"`optimum-cli export openvino --model {model} FOLDER` and name the folder"
+            f"`optimum-cli export openvino --model {model} --task text-to-image FOLDER` and name the folder"
         )
 
 

@@ -11,8 +11,10 @@ from orchestrator.footprint import footprint, part_bytes
 from orchestrator.plan import Machine, plan
 from orchestrator.weights import card_of
 from stages.core.config import Config
+from stages.core.errors import ModelError
+from stages.core.json_file import read_json
 from stages.core.model import ModelCard, ir
-from stages.core.schedule_names import OF_DIFFUSERS, own_schedule
+from stages.core.schedule_names import own_schedule
 
 _SETTINGS = (
     "beta_schedule",
@@ -60,7 +62,7 @@ class Schedule(msgspec.Struct, frozen=True):
 
     class_name: str
     name: str | None
-    """What a request calls this class; None where there is none like it here."""
+    """What a request calls this class; None where there is none like it here, and requests have to name another."""
     prediction_type: str
     settings: dict[str, Any]
 
@@ -130,10 +132,6 @@ def obstacle(card: ModelCard) -> str | None:
         if _tokenizer(card.path, part) is None:
             folder = card.path / _tokenizer_folder(part)
             return f"{folder}: no tokenizer (neither tokenizer.json nor vocab.json with merges.txt)"
-    schedule = _schedule(card.scheduler)
-    if schedule.name is None:
-        known = ", ".join(OF_DIFFUSERS)
-        return f"{card.path}: its schedule, {schedule.class_name}, is unknown here; those that can be run are {known}"
     return None
 
 
@@ -157,8 +155,8 @@ class _Widths(msgspec.Struct, frozen=True):
 
 def _text_encoder(folder: Path, part: str) -> TextEncoder:
     try:
-        width = msgspec.json.decode((folder / part / "config.json").read_bytes(), type=_Widths).hidden_size
-    except (OSError, msgspec.DecodeError):
+        width = read_json(folder / part / "config.json", _Widths).hidden_size
+    except ModelError:
         width = None
     return TextEncoder(part, width, _tokenizer(folder, part))
 

@@ -109,6 +109,7 @@ def plan(config: Config, card: ModelCard, machine: Machine) -> Plan:
                     precision=config.model.precision,
                     model=str(card.path),
                     sizes=sizes,
+                    schedule=config.model.schedule,
                     prompt_chunks=config.model.prompt_chunks,
                     embed_cache_mb=config.model.embed_cache_mb,
                     pools=pools,

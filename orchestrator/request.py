@@ -16,6 +16,7 @@ MAX_GUIDANCE = 100.0
 MAX_IMAGES = 10
 MAX_CLIP_SKIP = 11
 SEEDS = 1 << 64
+_NAMES = ", ".join(SCHEDULE_NAMES)
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,7 +89,11 @@ def resolve(submit: Submit, card: ModelCard, sizes: tuple[tuple[int, int], ...],
     if not 0 <= seed < SEEDS:
         raise BadRequest(f"`seed` must be from 0 to 2^64 - 1, not {seed}; leave it out for a random one")
     if submit.schedule is not None and submit.schedule not in SCHEDULE_NAMES:
-        raise BadRequest(f"`schedule` {submit.schedule[:40]!r} is unknown; there are {', '.join(SCHEDULE_NAMES)}")
+        raise BadRequest(f"`schedule` {submit.schedule[:40]!r} is unknown; there are {_NAMES}")
+    schedule = card.schedule if submit.schedule is None else submit.schedule
+    if schedule is None and own_schedule(card.scheduler) is None:
+        own = str(card.scheduler.get("_class_name"))[:60]
+        raise BadRequest(f"`schedule` has to be named: the model's own, {own}, is not served; there are {_NAMES}")
     width, height = _size(submit, sizes)
     return [
         Request(
@@ -99,7 +104,7 @@ def resolve(submit: Submit, card: ModelCard, sizes: tuple[tuple[int, int], ...],
             seed=(seed + index) % SEEDS,
             width=width,
             height=height,
-            schedule=submit.schedule,
+            schedule=schedule,
             guidance_rescale=float(submit.guidance_rescale),
             syntax=submit.syntax,
             clip_skip=submit.clip_skip,

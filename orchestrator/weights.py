@@ -14,8 +14,10 @@ from stages.core.model import EMBEDDED, ModelCard, read_card
 
 
 def card(config: Config) -> ModelCard:
-    """The model that `model.path` names, downloaded if need be; its name is its hub id if it has one."""
-    return card_of(locate(config))
+    """The model that `model.path` names, downloaded if need be; its name is its hub id if it has one, and requests
+    that name no schedule get that of `model.schedule`.
+    """
+    return msgspec.structs.replace(card_of(locate(config)), schedule=config.model.schedule or None)
 
 
 def card_of(folder: Path) -> ModelCard:
@@ -60,7 +62,7 @@ def _folder(path: str, base: Path) -> Path | None:
     if path in EMBEDDED:
         return EMBEDDED[path]
     folder = base / os.path.expanduser(path)
-    return folder if folder.is_dir() or not HUB_ID.fullmatch(path) else None
+    return folder if os.path.exists(folder) or not HUB_ID.fullmatch(path) else None
 
 
 def _complete(folder: Path) -> bool:

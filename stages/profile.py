@@ -139,7 +139,8 @@ class Bench:
             return RunVae(job, output, self._given, card.latent_shape(width, height), "png", {})
         shape = (self._rows_of_a_job, TOKENS, card.embed_dim)
         scale, claim = card.guidance_scale, Claim(float(job))
-        return RunUnet(job, output, self._given, shape, width, height, card.steps, scale, None, job, 0.0, claim)
+        schedule = self._spec.schedule or None
+        return RunUnet(job, output, self._given, shape, width, height, card.steps, scale, schedule, job, 0.0, claim)
 
     def _fill(self) -> SlotRef | None:
         """A sealed slot of normal noise, float32, as the input of all jobs."""

@@ -24,6 +24,7 @@ from orchestrator.plan import Machine, Plan, plan
 from orchestrator.weights import card
 from stages.core import config, cores, wire
 from stages.core.errors import ConfigError, TriptychError
+from stages.core.schedule_names import own_schedule
 
 _HUB = "triptych: "
 """How the lines begin that `serve` writes on its standard error."""
@@ -90,6 +91,7 @@ def facts(loaded: config.Config, planned: Plan, machine: Machine) -> dict[str, A
             "precision": loaded.model.precision,
             "steps": model.steps,
             "guidance_scale": model.guidance_scale,
+            "schedule": model.schedule or own_schedule(model.scheduler),
         },
         "share": planned.share,
         "machine": {
@@ -153,6 +155,7 @@ def show(found: dict[str, Any]) -> None:
         "pictures",
         f"{sizes} (trained for {model['native_size']}), {model['steps']} steps, guidance {model['guidance_scale']:g}",
     )
+    table.add_row("schedule", model["schedule"] or "the model's own is not served: requests have to name one")
     table.add_row("precision", model["precision"])
     quota = found["machine"]["cpu_quota"]
     table.add_row("machine", f"cores {found['machine']['cores']}" + (f", {quota:g} of them granted" if quota else ""))

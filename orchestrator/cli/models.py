@@ -25,6 +25,8 @@ from stages.core.errors import ConfigError, ModelError
 _PIPE_COLUMNS = 160
 """Width of the table where there is no terminal to fit it into."""
 
+_UNSERVED = "not served: requests have to name another, or model.schedule does"
+
 _SHARE_TOLD = 0.005
 """Of a part's constants; shapes and indices are less."""
 
@@ -150,4 +152,4 @@ def _schedule(schedule: Schedule) -> str:
         for key, value in schedule.settings.items()
         if value is not False
     )
-    return f"{schedule.class_name} ({schedule.name or 'unknown here'}): {values}"
+    return f"{schedule.class_name} ({schedule.name or _UNSERVED}): {values}"

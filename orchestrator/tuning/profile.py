@@ -26,6 +26,7 @@ from stages.core.config import Config
 from stages.core.errors import ConfigError, StartFailed
 from stages.core.model import ModelCard, ir
 from stages.core.point import Point
+from stages.core.text_file import read_text_file
 from stages.core.wire import Kind
 
 _TICK_S = 0.2
@@ -71,7 +72,7 @@ class Profile(msgspec.Struct, frozen=True):
     def read(cls, path: Path) -> "Profile":
         """From a file. Raises ConfigError."""
         try:
-            return msgspec.json.decode(path.read_bytes(), type=cls, dec_hook=lambda kind, value: kind(value))
+            return msgspec.json.decode(read_text_file(path), type=cls, dec_hook=lambda kind, value: kind(value))
         except OSError as error:
             raise ConfigError(f"{path}: {error.strerror}; `triptych tune` writes such a file") from error
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:

@@ -14,6 +14,8 @@ from stages.core import cores
 from stages.core.arena import PoolSpec
 from stages.core.errors import ConfigError
 from stages.core.order import ORDERS, Order
+from stages.core.schedule_names import SCHEDULE_NAMES
+from stages.core.text_file import read_text_file
 from stages.core.wire import KINDS, Kind
 
 Precision = Literal["auto", "bf16", "f32", "f16"]
@@ -34,6 +36,8 @@ class ModelConfig(_Section, frozen=True, kw_only=True):
     `demo`, or `demo-lcm`, which draws in four steps."""
     precision: Precision = "auto"
     """Inference precision; `auto` is the CPU's own default (bf16 where it has the instructions)."""
+    schedule: str = ""
+    """The schedule of requests that name none; empty means the model's own, as its scheduler_config.json has it."""
     sizes: tuple[str, ...] = ()
     """Picture sizes served, as `512x768` (width x height); empty means the size the model was trained for."""
     prompt_chunks: Annotated[int, msgspec.Meta(ge=1, le=16)] = 3
@@ -150,6 +154,8 @@ class StageSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Width and height of the pictures served; the first is compiled at load."""
     prompt_chunks: int
     pools: tuple[PoolSpec, ...]
+    schedule: str = ""
+    """Of requests that name none; empty means the model's own."""
     embed_cache_mb: int = 0
     arena_fd: int = -1
     board_fd: int = -1
@@ -169,7 +175,7 @@ def load(path: Path | None, overrides: Iterable[str] = (), environ: Mapping[str,
     tables: dict[str, Any] = {}
     if path is not None:
         try:
-            tables = tomllib.loads(path.read_text(encoding="utf-8"))
+            tables = tomllib.loads(read_text_file(path).decode())
         except OSError as error:
             raise ConfigError(f"{path}: {error.strerror}") from error
         except _NOT_TOML as error:
@@ -280,6 +286,9 @@ def _check(config: Config, name: str) -> None:
         raise ConfigError(f"{name}: stage: a kind stands twice; use `replicas` for more processes of one kind")
     if ".." in Path(config.model.path).parts:
         raise ConfigError(f"{name}: model.path: `..` is not followed; write the folder's absolute path")
+    if config.model.schedule not in ("", *SCHEDULE_NAMES):
+        served = ", ".join(('the model\'s own ("")', *SCHEDULE_NAMES))
+        raise ConfigError(f"{name}: model.schedule: {config.model.schedule[:40]!r} is not served; there are {served}")
     for size in config.model.sizes:
         parse_size(size, f"{name}: model.sizes")
     for number, stage in enumerate(config.stage):

@@ -3,9 +3,10 @@
 The folders are OpenVINO IR as `optimum-cli export openvino` writes them. Nothing here opens a network.
 """
 
+import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -13,23 +14,22 @@ from msgspec import UNSET, UnsetType
 
 from stages.core.embeds import Floats
 from stages.core.errors import ModelError
+from stages.core.json_file import read_json, spoken
+from stages.core.pipelines import family
+from stages.core.single_file import refuse_single_file
 from stages.core.size_step import size_step
-from stages.core.wire import UNREADABLE
+from stages.core.training_noise import other_noise
 
 TOKENS = 77
 """Tokens of one CLIP window, begin and end marks included."""
-
-PIPELINES = {
-    "StableDiffusionPipeline": "SD",
-    "LatentConsistencyModelPipeline": "LCM",
-    "StableDiffusionXLPipeline": "SDXL",
-}
-"""`_class_name` of the folders that can be run, with the family's short name."""
 
 _STAGES = Path(__file__).parent.parent
 
 EMBEDDED = {"demo": _STAGES / "demo_model", "demo-lcm": _STAGES / "demo_model_lcm"}
 """The models that come with Triptych, by the `model.path` that stands for them: one, and its four-step variant."""
+
+
+_T = TypeVar("_T")
 
 
 class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +61,8 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     """Width of the guidance embedding of a distilled U-Net, which then needs no second row; None for the others."""
     scheduler: dict[str, Any]
     """scheduler_config.json, as it is."""
+    schedule: str | None = None
+    """Name of the schedule where a request names none; None for the one that `scheduler` means."""
     steps: int
     """Steps where a request names none."""
     guidance_scale: float
@@ -113,50 +115,100 @@ def ir(folder: Path, part: str) -> Path:
 
 def read_card(folder: Path) -> ModelCard:
     """Read and check a model folder. Raises ModelError naming the file and what is wrong with it."""
-    if not folder.is_dir():
+    if not os.path.exists(folder):
         raise ModelError(f"{folder}: no such model folder")
     if any(folder.glob("learned_embeds.*")) and not (folder / "model_index.json").exists():
         raise ModelError(f"{folder}: textual-inversion embeddings, which are not served, and no model")
-    index = _json(folder / "model_index.json", _Index)
-    pipeline = str(index.class_name)
-    if pipeline not in PIPELINES:
-        known = ", ".join(PIPELINES)
-        raise ModelError(f"{folder}: this is a {pipeline} model; those that can be run are {known}")
-    text_encoders = ("text_encoder", "text_encoder_2") if PIPELINES[pipeline] == "SDXL" else ("text_encoder",)
+    refuse_single_file(folder)
+    index = read_json(folder / "model_index.json", _Index)
+    kind = family(index.class_name, folder)
+    if index.requires_aesthetics_score:
+        raise ModelError(
+            f"{folder / 'model_index.json'}: requires_aesthetics_score true is not served; false is "
+            "(a refiner goes on with what a base model has drawn; serve that one)"
+        )
+    text_encoders = ("text_encoder", "text_encoder_2") if kind == "SDXL" else ("text_encoder",)
     for part in (*text_encoders, "unet", "vae_decoder"):
         _check_weights(ir(folder, part))
-    unet = _json(folder / "unet" / "config.json", _Unet)
-    vae = _json(folder / "vae_decoder" / "config.json", _Vae)
+    unet = _config(folder / "unet" / "config.json", _Unet, "UNet2DConditionModel")
+    vae = _config(folder / "vae_decoder" / "config.json", _Vae, "AutoencoderKL")
+    if unet.in_channels != vae.latent_channels:
+        raise ModelError(
+            f"{folder / 'unet' / 'config.json'}: in_channels {unet.in_channels} is not served; {vae.latent_channels} "
+            "is, as the VAE has (this U-Net takes more than latents: it was made to change pictures)"
+        )
     generation = folder / "generation_config.json"
-    defaults = _json(generation, _Defaults) if generation.is_file() else _Defaults()
+    said = read_json(generation, _Said) if generation.is_file() else _Said()
     downscale = 2 ** (len(vae.block_out_channels) - 1)
     side = unet.sample_size
     height, width = side if isinstance(side, tuple) else (side, side)
-    distilled = unet.time_cond_proj_dim
+    defaults = _defaults(kind, distilled=unet.time_cond_proj_dim is not None, origin=str(index.name_or_path))
     return ModelCard(
         path=folder,
         name=next((name for name, place in EMBEDDED.items() if place == folder), folder.name),
-        family=PIPELINES[pipeline],
+        family=kind,
         latent_channels=unet.in_channels,
         downscale=downscale,
         size_step=size_step(ir(folder, "unet"), len(unet.block_out_channels or unet.down_block_types), downscale),
         text_encoders=text_encoders,
         embed_dim=unet.cross_attention_dim,
         pooled_dim=_pooled_dim(folder) if unet.addition_embed_type == "text_time" else 0,
-        zero_negative=index.force_zeros_for_empty_prompt,
+        zero_negative=kind == "SDXL" and index.force_zeros_for_empty_prompt,
         native=(width * downscale, height * downscale),
         scaling_factor=vae.scaling_factor or 0.18215,
         latents_mean=vae.latents_mean or (),
         latents_std=vae.latents_std or (),
-        guidance_embed_dim=distilled,
-        scheduler=_json(folder / "scheduler" / "scheduler_config.json", dict[str, Any]),
-        steps=(4 if distilled else 25) if defaults.num_inference_steps is UNSET else defaults.num_inference_steps,
-        guidance_scale=(8.5 if distilled else 7.5) if defaults.guidance_scale is UNSET else defaults.guidance_scale,
+        guidance_embed_dim=unet.time_cond_proj_dim,
+        scheduler=_scheduler(folder / "scheduler" / "scheduler_config.json"),
+        steps=defaults.steps if said.num_inference_steps is UNSET else said.num_inference_steps,
+        guidance_scale=defaults.guidance_scale if said.guidance_scale is UNSET else said.guidance_scale,
     )
 
 
+class _Defaults(NamedTuple):
+    """What a request gets that names none, where the folder has no generation_config.json."""
+
+    steps: int
+    guidance_scale: float
+
+
+_TURBO = re.compile(r"(?<![a-z])sd(xl)?-turbo(?![a-z])", re.IGNORECASE)
+"""In where a model came from. Nothing else in the folders of these tells them from those that they were made of."""
+
+
+def _defaults(kind: str, *, distilled: bool, origin: str) -> _Defaults:
+    """The guidance of diffusers' pipelines; steps as their models are used. Turbo models were trained without guidance
+    and for one to four steps, as their cards say.
+    """
+    if distilled:
+        return _Defaults(4, 8.5)
+    if _TURBO.search(origin):
+        return _Defaults(4, 0.0)
+    return _Defaults(25, 5.0 if kind == "SDXL" else 7.5)
+
+
+def _config(path: Path, kind: type[_T], class_name: str) -> _T:
+    """The config.json of a part, which has to be of diffusers' class `class_name` if it says of which it is.
+
+    That of optimum-intel's own part (`OVModelUnet`) tells only what the folder holds.
+    """
+    found = read_json(path, _Part).class_name
+    if found not in (None, class_name, f"Flax{class_name}") and not str(found).startswith("OVModel"):
+        raise ModelError(f"{path}: _class_name {spoken(found)} is not served; {class_name} is")
+    return read_json(path, kind)
+
+
+def _scheduler(path: Path) -> dict[str, Any]:
+    config = read_json(path, dict[str, Any])
+    if (other := other_noise(config)) is not None:
+        raise ModelError(
+            f"{path}: {other} is not served, nor by another schedule: the model was trained with another kind of noise"
+        )
+    return config
+
+
 def _pooled_dim(folder: Path) -> int:
-    return _json(folder / "text_encoder_2" / "config.json", _TextEncoder2).projection_dim
+    return read_json(folder / "text_encoder_2" / "config.json", _TextEncoder2).projection_dim
 
 
 def demo_folder() -> Path:
@@ -171,14 +223,24 @@ class _Index(msgspec.Struct, frozen=True):
     """What is read of model_index.json; here and below, all other keys are ignored."""
 
     class_name: Any = msgspec.field(name="_class_name", default=None)
-    force_zeros_for_empty_prompt: bool = False
+    name_or_path: Any = msgspec.field(name="_name_or_path", default=None)
+    """The hub id, or the folder, that it was exported from."""
+    force_zeros_for_empty_prompt: bool = True
+    """As of StableDiffusionXLPipeline, which alone has it."""
+    requires_aesthetics_score: bool = False
+
+
+class _Part(msgspec.Struct, frozen=True):
+    """What is read of the config.json of the U-Net and of the VAE before anything else."""
+
+    class_name: Any = msgspec.field(name="_class_name", default=None)
 
 
 _Blocks = Annotated[tuple[Any, ...], msgspec.Meta(max_length=8)]
 
 
 class _Unet(msgspec.Struct, frozen=True):
-    """What is read of unet/config.json."""
+    """What is read of unet/config.json; here and below, all other keys are ignored."""
 
     # Not tuple[_Size, _Size]: beside a bounded int, that makes msgspec 0.22.0 crash in garbage collection.
     sample_size: _Size | Annotated[tuple[_Size, ...], msgspec.Meta(min_length=2, max_length=2)]
@@ -194,6 +256,7 @@ class _Vae(msgspec.Struct, frozen=True):
     """What is read of vae_decoder/config.json."""
 
     block_out_channels: Annotated[tuple[int, ...], msgspec.Meta(min_length=1, max_length=8)]
+    latent_channels: _Size = 4
     scaling_factor: float | None = None
     latents_mean: tuple[float, ...] | None = None
     latents_std: tuple[float, ...] | None = None
@@ -205,25 +268,11 @@ class _TextEncoder2(msgspec.Struct, frozen=True):
     projection_dim: _Size
 
 
-class _Defaults(msgspec.Struct, frozen=True):
+class _Said(msgspec.Struct, frozen=True):
     """What is read of generation_config.json."""
 
     num_inference_steps: _Size | UnsetType = UNSET
     guidance_scale: float | UnsetType = UNSET
-
-
-_T = TypeVar("_T")
-
-
-def _json(path: Path, kind: type[_T]) -> _T:
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
-    except OSError as error:
-        raise ModelError(f"{path}: {error.strerror}; is this a folder of `optimum-cli export openvino`?") from error
-    except msgspec.ValidationError as error:
-        raise ModelError(f"{path}: {error}") from error
-    except UNREADABLE as error:
-        raise ModelError(f"{path}: not JSON: {error}") from error
 
 
 _EXTENT = re.compile(rb'offset="(\d+)" size="(\d+)"')

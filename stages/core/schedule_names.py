@@ -30,13 +30,13 @@ OF_DIFFUSERS: Mapping[str, str] = MappingProxyType(
         "TCDScheduler": "tcd",
     }
 )
-"""The schedule that a `_class_name` of scheduler_config.json means."""
+"""The schedule that a `_class_name` of scheduler_config.json means; the same with `Flax` before it, for JAX."""
 
 
 def own_schedule(config: Mapping[str, object]) -> str | None:
     """The name of the schedule that a scheduler_config.json means by its class; None for one we do not have."""
     class_name = config.get("_class_name")
-    name = OF_DIFFUSERS.get(class_name) if isinstance(class_name, str) else None
+    name = OF_DIFFUSERS.get(class_name.removeprefix("Flax")) if isinstance(class_name, str) else None
     if name == "dpmpp_2m" and config.get("algorithm_type") == "sde-dpmsolver++":
         return "dpmpp_2m_sde"
     return name

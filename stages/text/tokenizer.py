@@ -12,6 +12,7 @@ from transformers.utils import logging
 from stages.core.embeds import Floats
 from stages.core.errors import BadRequest, ModelError
 from stages.core.model import TOKENS
+from stages.core.text_file import without_marks
 from stages.core.wire import Syntax
 from stages.text.emphasis import Piece, parse
 
@@ -51,7 +52,8 @@ class Tokenizer:
             raise ModelError(f"{folder}: neither tokenizer.json is here, nor vocab.json and merges.txt")
         try:
             # transformers 4 reads tokenizer.json by the fast one only; in transformers 5 both are the same.
-            self._clip = CLIPTokenizerFast.from_pretrained(str(folder), local_files_only=True)
+            with without_marks(folder) as readable:
+                self._clip = CLIPTokenizerFast.from_pretrained(str(readable), local_files_only=True)
         except Exception as error:  # tokenizers raises nothing more special
             raise ModelError(f"{folder}: no tokenizer can be read here: {error}") from error
         self._max_windows = max_windows

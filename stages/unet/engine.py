@@ -68,8 +68,8 @@ class UnetStage(Stage):
         self._batcher: Batcher[Sequence] = Batcher(self.spec.order)
         self._card = read_card(Path(self.spec.model))
         # Built once for all jobs that want the same: schedules are immutable, their memory lies in the sequences.
-        self._schedule = lru_cache(_SCHEDULES_KEPT)(partial(schedules.build, self._card.scheduler))
-        self._schedule(self._card.steps, None)  # what it refuses is better known now
+        self._schedule = lru_cache(_SCHEDULES_KEPT)(partial(schedules.of_request, self._card.scheduler))
+        schedules.check(self._card.scheduler, self._card.steps, self.spec.schedule)
         self._runtime = Runtime(self.spec, self.beacon)
         self._ranks = self._runtime.ranks("unet")
         if strange := self._ranks.keys() - KNOWN_INPUTS:

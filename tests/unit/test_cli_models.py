@@ -122,12 +122,12 @@ def test_everything_that_is_a_model_is_listed_once(tmp_path: Path) -> None:
 
 def test_a_model_that_cannot_be_run_is_listed_with_the_reason(tmp_path: Path) -> None:
     change(model(tmp_path / "a") / "model_index.json", _class_name="FluxPipeline")
-    change(model(tmp_path / "b") / "scheduler" / "scheduler_config.json", _class_name="DEISMultistepScheduler")
+    change(model(tmp_path / "b") / "scheduler" / "scheduler_config.json", sigma_data=0.5)
     (model(tmp_path / "c") / "tokenizer" / "tokenizer.json").unlink()
     ir(cached(tmp_path / "cache", "org/half"), "unet").with_suffix(".bin").unlink()
     _, _, a, b, c, half = catalogue([tmp_path], tmp_path / "cache")
     assert "FluxPipeline" in str(a.reason)
-    assert "DEISMultistepScheduler, is unknown here" in str(b.reason)
+    assert "is not served, nor by another schedule" in str(b.reason)
     assert "neither tokenizer.json nor vocab.json" in str(c.reason)
     assert "`triptych models pull org/half` with a network" in str(half.reason)
     assert "cannot be run: " in lines(a, 4)
@@ -215,6 +215,49 @@ def test_inspect_tells_people(tmp_path: Path) -> None:
     assert "yes, but not here and now" in told
 
 
+def test_a_schedule_that_is_not_served_is_told_and_keeps_nothing_from_running(tmp_path: Path) -> None:
+    folder = model(tmp_path / "deis")
+    change(folder / "scheduler" / "scheduler_config.json", _class_name="DEISMultistepScheduler")
+    found = inspect(folder, machine(1))
+    assert (found.can_run, found.reason, found.schedule.name) == (True, None, None)
+    assert "DEISMultistepScheduler (not served: requests have to name another, or model.schedule does)" in words(found)
+    assert [entry.reason for entry in catalogue([folder], tmp_path / "cache")] == [None, None, None]
+
+
+@pytest.mark.parametrize(
+    ("class_name", "configured", "told", "words"),
+    [
+        ("DEISMultistepScheduler", "", None, "the model's own is not served: requests have to name one"),
+        ("DEISMultistepScheduler", "unipc_karras", "unipc_karras", "unipc_karras"),
+        ("FlaxPNDMScheduler", "", "pndm", "pndm"),
+        ("DDIMScheduler", "heun", "heun", "heun"),
+    ],
+)
+def test_check_tells_the_schedule_of_requests_that_name_none(
+    class_name: str, configured: str, told: str | None, words: str, tmp_path: Path, capsys: Captured
+) -> None:
+    folder = model(tmp_path / "model")
+    change(folder / "scheduler" / "scheduler_config.json", _class_name=class_name)
+    command = ["check", "--no-start", "--set", f"model.path={folder}", "--set", f'model.schedule="{configured}"']
+    assert main([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["model"]["schedule"] == told
+    assert main(command) == 0
+    [row] = [line for line in capsys.readouterr().out.splitlines() if line.split()[:1] == ["schedule"]]
+    assert row.split(maxsplit=1)[1].strip() == words
+
+
+def test_a_byte_order_mark_is_no_part_of_a_description(tmp_path: Path) -> None:
+    folder = model(tmp_path / "marked")
+    plain = inspect(folder, machine(1))
+    for file in folder.rglob("*.json"):
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert inspect(folder, machine(1)) == plain
+    change_marked = folder / "model_index.json"
+    change_marked.write_text('{"_class_name": "FluxPipeline"}', encoding="utf-8-sig")
+    with pytest.raises(ModelError, match="this is a FluxPipeline model"):
+        download("org/sd", fetch=FakeFetch(folder))
+
+
 def test_what_holds_next_to_nothing_is_not_told_of_the_weights() -> None:
     found = inspect(DEMO, machine(1))
     mixed = msgspec.structs.replace(found.parts[1], stored={"u8": 9000, "f16": 999, "i64": 1})
@@ -240,7 +283,7 @@ def test_a_model_of_torch_is_told_from_a_broken_one(tmp_path: Path, capsys: Capt
     for part in ("text_encoder", "unet", "vae_decoder"):
         ir(folder, part).unlink()
     assert main(["models", "inspect", str(folder)]) == 2
-    assert f"`optimum-cli export openvino --model {folder} FOLDER`" in capsys.readouterr().err
+    assert f"`optimum-cli export openvino --model {folder} --task text-to-image FOLDER`" in capsys.readouterr().err
 
 
 def test_inspect_takes_a_hub_id_that_is_in_the_cache(cache: Path) -> None:
@@ -350,6 +393,13 @@ def test_weights_that_did_not_come_are_named(tmp_path: Path) -> None:
     ir(folder, "unet").with_suffix(".bin").unlink()
     with pytest.raises(ModelError, match=r"unet/openvino_model\.bin has not come; `triptych models pull org/sd`"):
         download("org/sd", fetch=FakeFetch(folder))
+
+
+def test_a_file_beats_a_hub_id_of_its_name(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "sd.safetensors").touch()
+    with pytest.raises(ModelError, match=r"models/sd\.safetensors: a single-file checkpoint, .*from_single_file"):
+        card(Config(folder=str(tmp_path), model=ModelConfig(path="models/sd.safetensors")))
 
 
 def test_a_folder_beats_a_hub_id_of_its_name(tmp_path: Path) -> None:

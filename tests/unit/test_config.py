@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from stages.core.arena import PoolSpec
 from stages.core.config import Config, StageConfig, StageSpec, load, parse_size
 from stages.core.errors import ConfigError
+from stages.core.schedule_names import SCHEDULE_NAMES
 from stages.core.wire import KINDS
 
 Load = Callable[..., Config]
@@ -93,6 +94,12 @@ def test_an_unknown_key_is_refused_with_its_path(
         load_text(text, *overrides, environ=environ)
     path = f"{key}: " if key else ""
     assert refused.value.message.endswith(f"triptych.toml: {path}Object contains unknown field `nosuch`")
+
+
+def test_a_byte_order_mark_is_no_part_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "triptych.toml"
+    path.write_text("[pipeline]\nqueue_limit = 5\n", encoding="utf-8-sig")
+    assert load(path, (), {}).pipeline.queue_limit == 5
 
 
 def test_the_command_line_beats_the_environment_beats_the_file_beats_the_default(load_text: Load) -> None:
@@ -203,6 +210,20 @@ def test_a_key_of_few_values_lists_them(key: str, values: tuple[object, ...], lo
 def test_a_stage_is_of_a_known_kind(stage: str, load_text: Load) -> None:
     with pytest.raises(ConfigError, match=r"stage\[0\].*kind"):
         load_text(f"[[stage]]\n{stage}")
+
+
+@pytest.mark.parametrize("name", ["", *SCHEDULE_NAMES])
+def test_the_schedule_of_requests_that_name_none_is_one_that_is_served(name: str, load_text: Load) -> None:
+    assert load_text(f'[model]\nschedule = "{name}"').model.schedule == name
+
+
+@pytest.mark.parametrize("name", ["DDIM", "DEISMultistepScheduler", "x" * 10_000])
+def test_another_schedule_is_refused_with_those_that_are_served(name: str, load_text: Load) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load_text("", f"model.schedule={name}")
+    served = ", ".join(SCHEDULE_NAMES)
+    said = f'model.schedule: {name[:40]!r} is not served; there are the model\'s own (""), {served}'
+    assert refused.value.message.endswith(said)
 
 
 def test_a_kind_stands_once(load_text: Load) -> None:

@@ -294,3 +294,9 @@ def test_the_machine_here_has_cores_and_memory() -> None:
     assert here.cores == cores.allowed()
     assert here.quota > 0
     assert here.memory_available > 0
+
+
+@pytest.mark.parametrize("schedule", ["", "euler_karras"])
+def test_stages_are_told_the_schedule_of_requests_that_name_none(schedule: str) -> None:
+    planned = plan(Config(model=ModelConfig(schedule=schedule)), CARD, machine(4))
+    assert {stage.schedule for stage in planned.stages} == {schedule}

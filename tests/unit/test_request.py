@@ -109,6 +109,35 @@ def test_an_unknown_schedule_gets_the_list() -> None:
     assert len(refused.value.message) < 1000
 
 
+OWN_UNSERVED = msgspec.structs.replace(CARD, scheduler=CARD.scheduler | {"_class_name": "DEISMultistepScheduler"})
+
+
+def test_a_schedule_has_to_be_named_where_the_model_s_own_is_not_served() -> None:
+    with pytest.raises(BadRequest) as refused:
+        resolve(Submit(id="a", prompt="a cat"), OWN_UNSERVED, SIZES, DRAW)
+    assert refused.value.message == (
+        "`schedule` has to be named: the model's own, DEISMultistepScheduler, is not served; there are "
+        + ", ".join(SCHEDULE_NAMES)
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "configured", "expected"),
+    [("euler", None, "euler"), ("euler", "unipc", "euler"), (None, "unipc", "unipc")],
+)
+def test_a_request_or_the_configuration_names_it(asked: str | None, configured: str | None, expected: str) -> None:
+    card = msgspec.structs.replace(OWN_UNSERVED, schedule=configured)
+    [request] = resolve(Submit(id="a", prompt="a cat", schedule=asked), card, SIZES, DRAW)
+    assert request.schedule == expected
+    assert f"Sampler: {expected}, " in request.metadata(card)["parameters"]
+    assert json.loads(request.metadata(card)["triptych"])["schedule"] == expected
+
+
+def test_a_configured_schedule_counts_its_own_evaluations() -> None:
+    [request] = resolve(Submit(id="a", prompt="a cat"), msgspec.structs.replace(CARD, schedule="heun"), SIZES, DRAW)
+    assert request.evaluations(CARD) == 2 * CARD.steps - 1
+
+
 # What is taken.
 
 

@@ -37,7 +37,9 @@ def test_what_diffusers_calls_them_is_all_that_can_be_built_without_a_spacing() 
 @pytest.mark.parametrize("class_name", OF_DIFFUSERS)
 def test_a_class_of_diffusers_builds_the_schedule_of_its_name(class_name: str) -> None:
     config = {"_class_name": class_name, "skip_prk_steps": True}
+    for_jax = config | {"_class_name": f"Flax{class_name}"}
     assert build(config, 4).name == own_schedule(config) == OF_DIFFUSERS[class_name]
+    assert build(for_jax, 4).name == own_schedule(for_jax) == OF_DIFFUSERS[class_name]
 
 
 def test_a_class_without_a_name_cannot_be_built() -> None:

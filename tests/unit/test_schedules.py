@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from stages.core.errors import BadRequest, ModelError
+from stages.core.schedule_names import OF_DIFFUSERS
 from stages.unet.noise import TorchGenerator
-from stages.unet.schedules import SCHEDULES, Schedule, build, names
+from stages.unet.schedules import SCHEDULES, Schedule, build, check, names, of_request
 from stages.unet.schedules.beta_quantile import beta_quantile
 
 SHAPE = (2, 3, 5)
@@ -390,14 +391,110 @@ def test_what_is_refused(class_name: object, fields: Config, named: str) -> None
     assert "scheduler_config.json" in caught.value.message
 
 
-def test_a_name_rescues_a_config_of_an_unknown_class() -> None:
-    assert build({"_class_name": "DDPMScheduler", "variance_type": "fixed_small"}, 4, "ddim").name == "ddim"
+NOT_SERVED = [
+    ("DPMSolverMultistepScheduler", {"solver_order": 3}, "solver_order 3 is not served; 1 or 2 are"),
+    (
+        "DPMSolverMultistepScheduler",
+        {"algorithm_type": "dpmsolver"},
+        "algorithm_type dpmsolver is not served; dpmsolver++, sde-dpmsolver++ or deis are",
+    ),
+    (
+        "EulerDiscreteScheduler",
+        {"interpolation_type": "log_linear"},
+        "interpolation_type log_linear is not served; linear is",
+    ),
+    (
+        "DDIMScheduler",
+        {"beta_schedule": "laplace"},
+        "beta_schedule laplace is not served; linear, scaled_linear or squaredcos_cap_v2 are",
+    ),
+    ("DDIMScheduler", {"steps_offset": "one"}, "steps_offset one is not served: expected `int`, got `str`"),
+    ("DDIMScheduler", {"num_train_timesteps": 0}, "num_train_timesteps 0 is not served: expected `int` >= 2"),
+    (
+        "DDIMScheduler",
+        {"thresholding": True},
+        "thresholding true is not served; false is (it was made for pixels, not for latents)",
+    ),
+    ("PNDMScheduler", {}, "skip_prk_steps false is not served; true is (there is no Runge-Kutta start)"),
+    ("UniPCMultistepScheduler", {"predict_x0": False}, "predict_x0 false is not served; true is"),
+    (
+        "DPMSolverMultistepScheduler",
+        {"lambda_min_clipped": -5.1},
+        "lambda_min_clipped -5.1 is not served; -Infinity is",
+    ),
+    (
+        "DPMSolverMultistepScheduler",
+        {"variance_type": "learned"},
+        "variance_type learned is not served; null is, or one that is fixed",
+    ),
+    ("DEISMultistepScheduler", {}, f"_class_name DEISMultistepScheduler is not served; {', '.join(OF_DIFFUSERS)} are"),
+]
+
+
+@pytest.mark.parametrize(("class_name", "fields", "said"), NOT_SERVED)
+def test_what_is_not_served_is_said_with_its_value_and_what_is(class_name: str, fields: Config, said: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        build({"_class_name": class_name, **fields}, 4)
+    assert str(caught.value) == f"scheduler/scheduler_config.json: {said}"
+
+
+RESCUED = [
+    {"_class_name": "DEISMultistepScheduler", "algorithm_type": "deis", "solver_type": "logrho"},
+    {"_class_name": "KDPM2AncestralDiscreteScheduler"},
+    {"_class_name": "DPMSolverMultistepScheduler", "solver_order": 3},
+    {"_class_name": "PNDMScheduler", "skip_prk_steps": False},
+]
+"""What is not served itself, of models that other schedules can draw with."""
+
+
+@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("fields", RESCUED)
+def test_a_name_rescues_a_config_that_is_not_served(fields: Config, name: str) -> None:
+    config = {key: value for key, value in STABLE_DIFFUSION.items() if key != "skip_prk_steps"} | fields
+    assert of_request(config, 4, name).name == build(STABLE_DIFFUSION, 4, name).name
+    check(config, 4, name)
+
+
+@pytest.mark.parametrize("fields", RESCUED)
+def test_a_request_that_names_none_is_told_to_name_one(fields: Config, caplog: pytest.LogCaptureFixture) -> None:
+    config = STABLE_DIFFUSION | {"skip_prk_steps": False} | fields
+    with pytest.raises(BadRequest) as caught:
+        of_request(config, 4, None)
+    assert str(caught.value).startswith("`schedule` has to be named: scheduler/scheduler_config.json: ")
+    assert str(caught.value).endswith(f"; there are {', '.join(names())}")
+    assert not caplog.records
+    check(config, 4, "")
+    [record] = caplog.records
+    assert record.getMessage().endswith("; requests have to name a schedule, or model.schedule has to")
+
+
+def test_a_name_that_does_not_fit_the_model_is_said_to_the_request() -> None:
+    config = STABLE_DIFFUSION | {"thresholding": True}
+    assert of_request(config, 4, "euler").name == "euler"
+    with pytest.raises(BadRequest, match=r"`schedule` 'ddim' does not fit this model: .*thresholding true"):
+        of_request(config, 4, "ddim")
+    with pytest.raises(ModelError, match="thresholding true"):
+        check(config, 4, "ddim")
+
+
+@pytest.mark.parametrize("fields", [{"beta_start": 0.0}, {"trained_betas": [0.1]}, {"beta_schedule": "laplace"}])
+def test_what_no_name_helps_against_is_refused_at_once(fields: Config, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(ModelError) as caught:
+        check(STABLE_DIFFUSION | fields, 4, "")
+    assert "name a schedule" not in str(caught.value)
+    assert not caplog.records
+
+
+def test_what_is_served_is_no_news(caplog: pytest.LogCaptureFixture) -> None:
+    check(STABLE_DIFFUSION, 4, "")
+    check(STABLE_DIFFUSION, 4, "euler")
+    assert not caplog.records
 
 
 def test_unknown_fields_are_named_in_one_warning(caplog: pytest.LogCaptureFixture) -> None:
     build(STABLE_DIFFUSION | {"warp": 0.5, "antigravity": True, "off": False, "none": None}, 4, "euler")
     assert [record.getMessage() for record in caplog.records] == [
-        "scheduler_config.json: not honoured: antigravity, warp"
+        "scheduler/scheduler_config.json: not honoured: antigravity, warp"
     ]
 
 

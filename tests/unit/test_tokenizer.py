@@ -130,6 +130,19 @@ def test_both_layouts_give_the_same_tokens(prompt: str, folder: Path) -> None:
 
 
 @OLDER_LAYOUT
+@pytest.mark.parametrize("file", ["vocab.json", "merges.txt", "tokenizer_config.json", "tokenizer.json"])
+def test_a_byte_order_mark_is_no_part_of_a_file(file: str, folder: Path) -> None:
+    marked = folder
+    if file == "tokenizer.json":
+        marked = folder / "newer"
+        marked.mkdir()
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copy(DEMO / name, marked)
+    (marked / file).write_bytes(b"\xef\xbb\xbf" + (marked / file).read_bytes())
+    for prompt in TEXTS:
+        assert ids(prompt, tokenizer=Tokenizer(marked, 3)) == ids(prompt)
+
+
 def test_padding_is_the_folder_s(folder: Path) -> None:
     """As in SD 2, whose windows A1111 ends with the end mark and then fills with `!`."""
     config = folder / "tokenizer_config.json"

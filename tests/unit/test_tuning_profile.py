@@ -65,6 +65,8 @@ def test_a_profile_is_a_file_and_back(tmp_path: Path) -> None:
     path = tmp_path / "profile.json"
     path.write_bytes(whole.encode())
     assert Profile.read(path) == whole
+    path.write_bytes(b"\xef\xbb\xbf" + whole.encode())
+    assert Profile.read(path) == whole
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"\xff", b'{"facts": 3}'])

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from stages.core.errors import BadRequest, ModelError
-from stages.core.schedule_names import own_schedule
+from stages.core.json_file import spoken
+from stages.core.schedule_names import OF_DIFFUSERS, own_schedule
 from stages.unet.schedules.base import Draw, Latents, Schedule
 from stages.unet.schedules.ddim import Ddim
 from stages.unet.schedules.dpmpp_2m import Dpmpp2M
@@ -16,11 +17,11 @@ from stages.unet.schedules.heun import Heun
 from stages.unet.schedules.lcm import Lcm
 from stages.unet.schedules.lms import Lms
 from stages.unet.schedules.pndm import Pndm
-from stages.unet.schedules.settings import SigmaSettings
+from stages.unet.schedules.settings import FILE, SigmaSettings
 from stages.unet.schedules.tcd import Tcd
 from stages.unet.schedules.unipc import UniPC
 
-__all__ = ["SCHEDULES", "Draw", "Latents", "Schedule", "build", "names"]
+__all__ = ["SCHEDULES", "Draw", "Latents", "Schedule", "build", "check", "names", "of_request"]
 
 log = logging.getLogger(__name__)
 
@@ -65,12 +66,41 @@ def build(config: Mapping[str, object], steps: int, name: str | None = None) -> 
     return kind(fields, steps)
 
 
+def check(config: Mapping[str, object], steps: int, name: str) -> None:
+    """Find out now what requests would be refused for: those that name no schedule and get `name`, or, where it is
+    empty, the one of `config`. Raises as `build`, but warns only, where requests can name one that is served.
+    """
+    try:
+        build(config, steps, name or None)
+    except ModelError as error:
+        if name or not any(_can_be_built(config, steps, other) for other in SCHEDULES):
+            raise
+        log.warning("%s; requests have to name a schedule, or model.schedule has to", error.message)
+
+
+def _can_be_built(config: Mapping[str, object], steps: int, name: str) -> bool:
+    kind, fields = _named(config, name)
+    try:
+        kind(fields, steps)
+    except (BadRequest, ModelError):
+        return False
+    return True
+
+
+def of_request(config: Mapping[str, object], steps: int, name: str | None) -> Schedule:
+    """As `build`, for a request: what the model folder cannot give it, it has to name. Raises BadRequest."""
+    try:
+        return build(config, steps, name)
+    except ModelError as error:
+        why = "has to be named" if name is None else f"{name!r} does not fit this model"
+        raise BadRequest(f"`schedule` {why}: {error.message}; there are {', '.join(names())}") from error
+
+
 def _own_name(config: Mapping[str, object]) -> str:
     name = own_schedule(config)
     if name is None:
-        raise ModelError(
-            f"scheduler_config.json: _class_name {config.get('_class_name')} is not supported; name a schedule instead"
-        )
+        class_name = spoken(config.get("_class_name"))
+        raise ModelError(f"{FILE}: _class_name {class_name} is not served; {', '.join(OF_DIFFUSERS)} are")
     return name
 
 
@@ -88,4 +118,4 @@ def _warn_of_strangers(config: Mapping[str, object]) -> None:
     known = _WITHOUT_EFFECT.union(*(kind.settings_type.__struct_fields__ for kind in SCHEDULES.values()))
     strangers = [field for field, value in config.items() if not field.startswith("_") and value and field not in known]
     if strangers:
-        log.warning("scheduler_config.json: not honoured: %s", ", ".join(sorted(strangers)))
+        log.warning("%s: not honoured: %s", FILE, ", ".join(sorted(strangers)))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.core.errors import ModelError
-from stages.unet.schedules.settings import Settings
+from stages.unet.schedules.settings import FILE, Settings
 
 
 def alphas_cumprod(settings: Settings, zero_terminal_snr: bool = False) -> NDArray[np.float32]:
@@ -20,7 +20,7 @@ def alphas_cumprod(settings: Settings, zero_terminal_snr: bool = False) -> NDArr
     """
     betas = _betas(settings)
     if not ((betas > 0) & (betas < 1)).all():
-        raise ModelError("scheduler_config.json: betas must be between 0 and 1")
+        raise ModelError(f"{FILE}: betas must be between 0 and 1, not from {betas.min():g} to {betas.max():g}")
     kept = _cumprod(np.float32(1) - betas)
     if not zero_terminal_snr:
         return kept
@@ -40,9 +40,7 @@ def _betas(settings: Settings) -> NDArray[np.float32]:
     count = settings.num_train_timesteps
     if settings.trained_betas is not None:
         if len(settings.trained_betas) != count:
-            raise ModelError(
-                f"scheduler_config.json: {len(settings.trained_betas)} trained_betas for {count} timesteps"
-            )
+            raise ModelError(f"{FILE}: {len(settings.trained_betas)} trained_betas for {count} timesteps")
         return np.array(settings.trained_betas, np.float32)
     match settings.beta_schedule:
         case "linear":

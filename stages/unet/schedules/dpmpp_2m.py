@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from stages.unet.schedules import betas, sigmas
 from stages.unet.schedules.base import Draw, Latents, Schedule, remember, weighted_sum
 from stages.unet.schedules.prediction import Prediction
-from stages.unet.schedules.settings import THRESHOLDING, SigmaSettings, read, refuse
+from stages.unet.schedules.settings import SigmaSettings, read, refuse, refuse_thresholding
 
 
 class DpmSettings(SigmaSettings, frozen=True, kw_only=True):
@@ -31,11 +31,12 @@ class DpmSettings(SigmaSettings, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        refuse(self.thresholding, THRESHOLDING)
-        refuse(self.use_lu_lambdas, "use_lu_lambdas = true")
-        refuse(self.use_flow_sigmas, "use_flow_sigmas = true")
-        refuse(self.lambda_min_clipped > -np.inf, "lambda_min_clipped")
-        refuse(self.variance_type in ("learned", "learned_range"), "variance_type = learned")
+        refuse_thresholding(self.thresholding)
+        refuse(self.use_lu_lambdas, "use_lu_lambdas", True, "false is")
+        refuse(self.use_flow_sigmas, "use_flow_sigmas", True, "false is")
+        refuse(self.lambda_min_clipped > -np.inf, "lambda_min_clipped", self.lambda_min_clipped, "-Infinity is")
+        learned = self.variance_type in ("learned", "learned_range")
+        refuse(learned, "variance_type", self.variance_type, "null is, or one that is fixed")
 
 
 class Dpmpp2M(Schedule):

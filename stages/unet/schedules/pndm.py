@@ -26,8 +26,9 @@ class PndmSettings(Settings, frozen=True, kw_only=True):
     set_alpha_to_one: bool = False
 
     def __post_init__(self) -> None:
-        refuse(not self.skip_prk_steps, "skip_prk_steps = false (the Runge-Kutta start)")
-        refuse(self.prediction_type == "sample", "prediction_type = sample with PNDM")
+        refuse(not self.skip_prk_steps, "skip_prk_steps", False, "true is (there is no Runge-Kutta start)")
+        sample = self.prediction_type == "sample"
+        refuse(sample, "prediction_type", "sample", "epsilon or v_prediction are, with PNDM")
 
 
 class Pndm(Schedule):

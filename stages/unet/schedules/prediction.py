@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from stages.core.errors import ModelError
 from stages.unet.schedules.base import Latents
-from stages.unet.schedules.settings import PredictionType
+from stages.unet.schedules.settings import FILE, PredictionType
 
 
 class Prediction:
@@ -29,7 +29,8 @@ class Prediction:
             case "epsilon":
                 if not alphas.all():
                     raise ModelError(
-                        "scheduler_config.json: epsilon tells nothing at zero signal (rescale_betas_zero_snr)"
+                        f"{FILE}: prediction_type epsilon is not served with rescale_betas_zero_snr true; v_prediction "
+                        "is, or sample (epsilon tells nothing at zero signal)"
                     )
                 denoised, noise = (one / alphas, -sigmas / alphas), (zero, one)
             case "sample":

@@ -11,11 +11,13 @@ import msgspec
 from msgspec import Meta
 
 from stages.core.errors import ModelError
+from stages.core.json_file import not_served, spoken
 
 PredictionType = Literal["epsilon", "v_prediction", "sample"]
 """What the U-Net was trained to output: the noise, the velocity, or the denoised latents."""
 
-THRESHOLDING = "thresholding = true (made for pixels, not latents)"
+FILE = "scheduler/scheduler_config.json"
+"""Where the fields stand, for messages."""
 
 S = TypeVar("S", bound="Settings")
 
@@ -41,7 +43,7 @@ class ClipSettings(Settings, frozen=True, kw_only=True):
     thresholding: bool = False
 
     def __post_init__(self) -> None:
-        refuse(self.thresholding, THRESHOLDING)
+        refuse_thresholding(self.thresholding)
 
     @property
     def clip(self) -> float | None:
@@ -77,13 +79,19 @@ class SigmaSettings(Settings, frozen=True, kw_only=True):
 
 def read(kind: type[S], config: Mapping[str, object]) -> S:
     """The fields of `kind` found in `config`, a null taken as absent, and defaults for the rest."""
+    said = {key: value for key, value in config.items() if value is not None}
     try:
-        return msgspec.convert({key: value for key, value in config.items() if value is not None}, kind)
+        return msgspec.convert(said, kind)
     except msgspec.ValidationError as error:
-        raise ModelError(f"scheduler_config.json: {error}") from error
+        raise ModelError(f"{FILE}: {not_served(error, said, kind)}") from error
 
 
-def refuse(refused: bool, field: str) -> None:
-    """Raise the error of a field whose value `refused` says is not honoured; for `__post_init__`."""
+def refuse(refused: bool, field: str, value: object, served: str) -> None:
+    """Raise the error of a field whose value `refused` says is not honoured, with what is; for `__post_init__`."""
     if refused:
-        raise ValueError(f"{field} is not supported")
+        raise ValueError(f"{field} {spoken(value)} is not served; {served}")
+
+
+def refuse_thresholding(value: bool) -> None:
+    """Raise the error of a `thresholding` that is true; for `__post_init__`."""
+    refuse(value, "thresholding", value, "false is (it was made for pixels, not for latents)")

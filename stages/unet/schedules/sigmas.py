@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from stages.core.errors import ModelError
 from stages.unet.schedules.beta_quantile import beta_quantile
-from stages.unet.schedules.settings import Settings, SigmaSettings
+from stages.unet.schedules.settings import FILE, Settings, SigmaSettings
 from stages.unet.schedules.spacing import spaced, spaced_before_end
 
 RHO = 7.0  # of the Karras spacing
@@ -75,7 +75,7 @@ def _respaced(settings: SigmaSettings, highest: float, lowest: float, steps: int
     high = float(highest) if settings.sigma_max is None else settings.sigma_max
     low = float(lowest) if settings.sigma_min is None else settings.sigma_min
     if not 0 < low <= high or (low == high and steps > 1):
-        raise ModelError(f"scheduler_config.json: sigma_min {low:g} must be above 0 and below sigma_max {high:g}")
+        raise ModelError(f"{FILE}: sigma_min {low:g} must be above 0 and below sigma_max {high:g}")
     ramp = np.linspace(0, 1, steps)
     sigmas: NDArray[np.float64]
     if settings.use_karras_sigmas:

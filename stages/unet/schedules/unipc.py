@@ -11,7 +11,7 @@ from stages.core.errors import ModelError
 from stages.unet.schedules import betas, sigmas
 from stages.unet.schedules.base import Draw, Latents, Schedule, remember, weighted_sum
 from stages.unet.schedules.prediction import Prediction
-from stages.unet.schedules.settings import THRESHOLDING, SigmaSettings, read, refuse
+from stages.unet.schedules.settings import FILE, SigmaSettings, read, refuse, refuse_thresholding
 
 MAX_ORDER = 3
 
@@ -32,11 +32,11 @@ class UniPCSettings(SigmaSettings, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        refuse(self.thresholding, THRESHOLDING)
-        refuse(not self.predict_x0, "predict_x0 = false")
-        refuse(self.use_flow_sigmas, "use_flow_sigmas = true")
+        refuse_thresholding(self.thresholding)
+        refuse(not self.predict_x0, "predict_x0", False, "true is")
+        refuse(self.use_flow_sigmas, "use_flow_sigmas", True, "false is")
         endless = self.solver_order > 1 and not self.lower_order_final and self.final_sigmas_type == "zero"
-        refuse(endless, "lower_order_final = false with final_sigmas_type = zero")
+        refuse(endless, "lower_order_final", False, "true is (where final_sigmas_type is zero)")
 
 
 class UniPC(Schedule):
@@ -55,7 +55,9 @@ class UniPC(Schedule):
         self.timesteps, levels = sigmas.respaced_over_all(settings, trained, steps, round_karras=True)
         levels = sigmas.ending_at(levels, 0 if settings.final_sigmas_type == "zero" else trained[0])
         if (np.diff(levels) >= 0).any():
-            raise ModelError("scheduler_config.json: final_sigmas_type = sigma_min repeats the last of respaced sigmas")
+            raise ModelError(
+                f"{FILE}: final_sigmas_type sigma_min is not served with respaced sigmas; zero is (it repeats the last)"
+            )
         alphas = 1 / np.hypot(levels, 1)
         self._prediction = Prediction(settings.prediction_type, alphas[:-1], (levels * alphas)[:-1])
 
