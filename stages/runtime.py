@@ -116,6 +116,14 @@ class Runtime:
         """The inputs of `part` by tensor name, with their numbers of dimensions. Raises ModelError."""
         return {port.get_any_name(): len(port.get_partial_shape()) for port in self._read(part).inputs}
 
+    def table_rows(self, part: str, name: str) -> int | None:
+        """How many rows the table has that the integers in the input `name` of `part` pick from, as tokens do.
+
+        None where the graph does not show it. Raises ModelError.
+        """
+        model = self._read(part)  # named, so that it outlives the look: its nodes do not keep their takers
+        return _table_rows(model.input(name))
+
     def compile(self, part: str, shapes: Shapes, rewrite: Rewrite | None = None) -> Forward:
         """Compile `part` for exactly these input shapes. Raises ModelError.
 
@@ -170,6 +178,24 @@ class Runtime:
             if not port.get_names():  # as some older exports have it
                 port.get_tensor().set_names({f"output_{number}"})
         return model
+
+
+_RESHAPING = ("Convert", "Reshape", "Squeeze", "Unsqueeze")
+"""Operations that leave integers the numbers they are."""
+
+
+def _table_rows(port: ov.Output) -> int | None:
+    """Rows of the table that a Gather, reached over reshaping alone, picks from by the integers that leave `port`."""
+    reached = [port]
+    while reached:
+        for taker in reached.pop().get_target_inputs():
+            node, index = taker.get_node(), taker.get_index()
+            if node.get_type_name() == "Gather" and index == 1:
+                rows = node.input_value(0).get_partial_shape()[0]  # also of weights that are decompressed on the way
+                return int(rows.get_length()) if rows.is_static else None
+            if node.get_type_name() in _RESHAPING and index == 0:
+                reached += node.outputs()
+    return None
 
 
 def _last_line(error: RuntimeError) -> str:

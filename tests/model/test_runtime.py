@@ -111,6 +111,28 @@ def test_what_is_not_finite_in_f32_either_is_said_to_be_so(beacon: Beacon) -> No
     assert not forward.infer()
 
 
+def embedding(table: ov.Node) -> ov.Model:
+    """Rows of `table` by the ids of 32 bits in `ids`, among other uses of these."""
+    ids = ops.parameter([-1, -1], np.int32, name="ids")
+    others = [ops.gather(source, ops.constant(0), ops.constant(0)) for source in (ids, ops.shape_of(ids))]
+    rows = ops.gather(table, ops.convert(ops.reshape(ids, ops.constant([1, -1]), False), "i64"), ops.constant(0))
+    model = ov.Model([*others, rows], [ids])
+    model.input(0).get_tensor().set_names({"ids"})
+    return model
+
+
+def test_the_rows_of_a_table_are_told_compressed_or_not(beacon: Beacon, tmp_path: Path) -> None:
+    assert Runtime(spec(), beacon).table_rows("text_encoder", "input_ids") == 766
+    plain, compressed = (ops.constant(np.zeros((9, 4), kind)) for kind in (np.float32, np.uint8))
+    for table in (plain, ops.multiply(ops.convert(compressed, "f32"), ops.constant(np.ones((9, 1), np.float32)))):
+        ov.save_model(embedding(table), tmp_path / "text_encoder/openvino_model.xml")
+        assert Runtime(spec(model=tmp_path), beacon).table_rows("text_encoder", "ids") == 9
+
+
+def test_where_nothing_is_picked_from_a_table_none_is_told(beacon: Beacon) -> None:
+    assert Runtime(spec(), beacon).table_rows("unet", "timestep") is None
+
+
 def test_shapes_that_cannot_be_compiled_are_named(beacon: Beacon) -> None:
     with pytest.raises(ModelError, match="unet: cannot be compiled for"):
         Runtime(spec("f32"), beacon).compile("unet", UNET | {"sample": (1, 5, 16, 16)})
