@@ -19,6 +19,9 @@ log = logging.getLogger("stages")
 _FLOATS = {"timestep"}
 """Inputs exported as integers that are fed as f32: some schedules have timesteps between two whole ones."""
 
+_PRECISELY: Mapping[str, object] = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0}
+"""The options of f32. Where weights are compressed to 8 or 4 bits, activations would be rounded to 8 bits, too."""
+
 Shapes = Mapping[str, Sequence[int]]
 """Input shapes by tensor name."""
 
@@ -96,18 +99,24 @@ class Forward:
 class Runtime:
     """OpenVINO for one stage: its cores are already pinned, here its threads and precision are set."""
 
-    def __init__(self, spec: StageSpec, beacon: Beacon, self_test: SelfTest | None = None) -> None:
+    def __init__(
+        self, spec: StageSpec, beacon: Beacon, self_test: SelfTest | None = None, core: ov.Core | None = None
+    ) -> None:
         self._spec = spec
         self._beacon = beacon
-        self._core = ov.Core()
+        self._core = core or ov.Core()
         self._options: dict[str, object] = {
             "INFERENCE_NUM_THREADS": spec.threads,
             "NUM_STREAMS": spec.streams,
             # Where stages share cores, binding would hold the threads of two processes to the same one.
             "ENABLE_CPU_PINNING": spec.bind_threads,
         }
-        if spec.precision != "auto":
+        if spec.precision == "f32":
+            self._options |= _PRECISELY
+        elif spec.precision != "auto":
             self._options["INFERENCE_PRECISION_HINT"] = spec.precision
+        self._told = spec.precision == "auto"
+        """Whether it has been said what is computed in, where that is not what was asked for."""
         self._self_test = self_test or SelfTest(ov.get_version())
         self._precise: dict[str, bool] = {}
         """By part: whether it is computed in f32 because its own precision failed the self-test."""
@@ -132,11 +141,12 @@ class Runtime:
         """
 
         def precisely() -> Forward:
-            return self._compile(part, shapes, rewrite, {"INFERENCE_PRECISION_HINT": "f32"})
+            return self._compile(part, shapes, rewrite, _PRECISELY)
 
         if self._precise.get(part):
             return precisely()
         forward = self._compile(part, shapes, rewrite, {}, precisely)
+        self._tell(forward.precision)
         if part not in self._precise:
             path = ir(Path(self._spec.model), part)
             passed = forward.precision == "f32" or self._self_test.passes(path, forward, precisely)
@@ -145,6 +155,16 @@ class Runtime:
                 log.warning("%s fails its self-test in %s on this CPU; f32 is used", part, forward.precision)
                 return precisely()
         return forward
+
+    def _tell(self, precision: str) -> None:
+        """Say once, for all parts of the stage, that `precision` is what stands in for the one asked for."""
+        if not self._told and precision != self._spec.precision:
+            self._told = True
+            log.warning(
+                "model.precision is %s, which this CPU does not compute in; %s is used (name that one, or auto)",
+                self._spec.precision,
+                precision,
+            )
 
     def _compile(
         self,
