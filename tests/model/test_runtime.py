@@ -15,10 +15,7 @@ from stages.core.errors import ModelError
 from stages.core.model import demo_folder
 from stages.numerics import SelfTest
 from stages.runtime import Forward, Runtime
-
-needs_bf16 = pytest.mark.skipif(
-    "BF16" not in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"), reason="this CPU does not compute in bf16"
-)
+from tests.cpu import needs_bf16
 
 UNET = {"sample": (1, 4, 16, 16), "timestep": (1,), "encoder_hidden_states": (1, 77, 160)}
 
@@ -76,7 +73,7 @@ class InBf16(ov.CompiledModel):
 
 
 class Bf16Core(ov.Core):
-    """Has f32, and bf16 for whatever else is asked for; computes in f32 in truth, on any CPU. Keeps what it compiled."""
+    """Has f32, and bf16 for whatever else is asked for; in truth it computes all in f32. Keeps what it compiled."""
 
     def __init__(self) -> None:
         super().__init__()
