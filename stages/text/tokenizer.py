@@ -73,7 +73,7 @@ class Tokenizer:
         self._max_windows = max_windows
 
     def encode(self, prompts: tuple[str, ...], syntax: Syntax = "plain") -> Windows:
-        """Every prompt as token ids and weights, filled up with empty windows to as many as the longest has.
+        """Every prompt (the negative ones first) as token ids and weights, all with as many windows as the longest.
 
         One window is what every CLIP pipeline feeds. A longer prompt is cut into windows of 75 tokens, each between
         marks of its own, padded as a short prompt is, and all that is encoded goes to the U-Net, middle marks
@@ -81,7 +81,8 @@ class Tokenizer:
         community pipeline lpw_stable_diffusion where the padding is the end mark (its `no_boseos_middle=False`).
         Raises BadRequest beyond `max_windows`, and as stages.text.emphasis does.
         """
-        rows = [self._windows(prompt, syntax) for prompt in prompts]
+        last = len(prompts) - 1
+        rows = [self._windows(prompt, syntax, negative=row < last) for row, prompt in enumerate(prompts)]
         count = max(len(windows) for windows in rows)
         if count > self._max_windows:
             raise BadRequest(
@@ -92,13 +93,13 @@ class Tokenizer:
         found = np.array(marked, [("id", np.int64), ("weight", np.float32)])
         return Windows(found["id"].copy(), found["weight"].copy())
 
-    def _windows(self, prompt: str, syntax: Syntax) -> list[list[_Token]]:
+    def _windows(self, prompt: str, syntax: Syntax, negative: bool) -> list[list[_Token]]:
         """The tokens of each window of one prompt, without marks."""
         if syntax == "plain":
             stretches = [[Piece(prompt, 1.0)]]
         else:
             self._check(prompt)
-            stretches = parse(prompt)
+            stretches = parse(prompt, negative)
         windows: list[list[_Token]] = []
         for pieces in stretches:
             tokens = self._tokens(pieces)

@@ -213,6 +213,13 @@ def test_break_begins_a_window(prompt: str, lengths: list[int]) -> None:
     assert [len(words) for words in weighted(prompt)] == lengths
 
 
+def test_only_the_last_prompt_composes() -> None:
+    found = TOKENIZER.encode(("a cat AND a dog", "a fox"), "a1111")
+    assert found.ids[0].tolist() == ids("a cat AND a dog")
+    with pytest.raises(BadRequest, match="write `and`"):
+        TOKENIZER.encode(("a fox", "a cat AND a dog"), "a1111")
+
+
 @pytest.mark.parametrize("name", ["embedding:easynegative", "<cat-toy>", "<lora:detail:0.8>", "<hypernet:x:1>"])
 def test_what_is_no_text_is_refused_by_name(name: str) -> None:
     message = refusal(f"a photo (of {name}), sharp")
