@@ -1,6 +1,7 @@
 """The class of a stage, found by the name it has in the configuration."""
 
 import importlib
+import os
 
 from stages import telemetry
 from stages.core.config import StageSpec
@@ -14,6 +15,8 @@ def implementation(spec: StageSpec) -> type[Stage]:
     module, _, attribute = spec.implementation.partition(":")
     if not all(word.isidentifier() for word in (*module.split("."), attribute)):
         raise ConfigError(f"{key}: {spec.implementation!r} is no name of a class; write it like package.module:Class")
+    # At import, transformers advises to install PyTorch, which nothing here needs; stderr is for what matters.
+    os.environ["TRANSFORMERS_NO_ADVISORY_WARNINGS"] = "1"
     telemetry.switch_off()  # this is where OpenVINO gets into a process of ours, be it with a stage that is not ours
     try:
         found = getattr(importlib.import_module(module), attribute, None)

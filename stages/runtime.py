@@ -19,6 +19,9 @@ log = logging.getLogger("stages")
 _FLOATS = {"timestep"}
 """Inputs exported as integers that are fed as f32: some schedules have timesteps between two whole ones."""
 
+_PRECISELY: Mapping[str, object] = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0}
+"""The options of f32. Where weights are compressed to 8 or 4 bits, activations would be rounded to 8 bits, too."""
+
 Shapes = Mapping[str, Sequence[int]]
 """Input shapes by tensor name."""
 
@@ -102,18 +105,24 @@ class Forward:
 class Runtime:
     """OpenVINO for one stage: its cores are already pinned, here its threads and precision are set."""
 
-    def __init__(self, spec: StageSpec, beacon: Beacon, self_test: SelfTest | None = None) -> None:
+    def __init__(
+        self, spec: StageSpec, beacon: Beacon, self_test: SelfTest | None = None, core: ov.Core | None = None
+    ) -> None:
         self._spec = spec
         self._beacon = beacon
-        self._core = ov.Core()
+        self._core = core or ov.Core()
         self._options: dict[str, object] = {
             "INFERENCE_NUM_THREADS": spec.threads,
             "NUM_STREAMS": spec.streams,
             # Where stages share cores, binding would hold the threads of two processes to the same one.
             "ENABLE_CPU_PINNING": spec.bind_threads,
         }
-        if spec.precision != "auto":
+        if spec.precision == "f32":
+            self._options |= _PRECISELY
+        elif spec.precision != "auto":
             self._options["INFERENCE_PRECISION_HINT"] = spec.precision
+        self._told = spec.precision == "auto"
+        """Whether it has been said what is computed in, where that is not what was asked for."""
         self._self_test = self_test or SelfTest(ov.get_version())
         self._precise: dict[str, bool] = {}
         """By part: whether it is computed in f32 because its own precision failed the self-test."""
@@ -121,6 +130,14 @@ class Runtime:
     def ranks(self, part: str) -> dict[str, int]:
         """The inputs of `part` by tensor name, with their numbers of dimensions. Raises ModelError."""
         return {port.get_any_name(): len(port.get_partial_shape()) for port in self._read(part).inputs}
+
+    def table_rows(self, part: str, name: str) -> int | None:
+        """How many rows the table has that the integers in the input `name` of `part` pick from, as tokens do.
+
+        None where the graph does not show it. Raises ModelError.
+        """
+        model = self._read(part)  # named, so that it outlives the look: its nodes do not keep their takers
+        return _table_rows(model.input(name))
 
     def compile(self, part: str, shapes: Shapes, rewrite: Rewrite | None = None) -> Forward:
         """Compile `part` for exactly these input shapes. Raises ModelError.
@@ -130,11 +147,12 @@ class Runtime:
         """
 
         def precisely() -> Forward:
-            return self._compile(part, shapes, rewrite, {"INFERENCE_PRECISION_HINT": "f32"})
+            return self._compile(part, shapes, rewrite, _PRECISELY)
 
         if self._precise.get(part):
             return precisely()
         forward = self._compile(part, shapes, rewrite, {}, precisely)
+        self._tell(forward.precision)
         if part not in self._precise:
             path = ir(Path(self._spec.model), part)
             passed = forward.precision == "f32" or self._self_test.passes(path, forward, precisely)
@@ -143,6 +161,16 @@ class Runtime:
                 log.warning("%s fails its self-test in %s on this CPU; f32 is used", part, forward.precision)
                 return precisely()
         return forward
+
+    def _tell(self, precision: str) -> None:
+        """Say once, for all parts of the stage, that `precision` is what stands in for the one asked for."""
+        if not self._told and precision != self._spec.precision:
+            self._told = True
+            log.warning(
+                "model.precision is %s, which this CPU does not compute in; %s is used (name that one, or auto)",
+                self._spec.precision,
+                precision,
+            )
 
     def _compile(
         self,
@@ -176,6 +204,24 @@ class Runtime:
             if not port.get_names():  # as some older exports have it
                 port.get_tensor().set_names({f"output_{number}"})
         return model
+
+
+_RESHAPING = ("Convert", "Reshape", "Squeeze", "Unsqueeze")
+"""Operations that leave integers the numbers they are."""
+
+
+def _table_rows(port: ov.Output) -> int | None:
+    """Rows of the table that a Gather, reached over reshaping alone, picks from by the integers that leave `port`."""
+    reached = [port]
+    while reached:
+        for taker in reached.pop().get_target_inputs():
+            node, index = taker.get_node(), taker.get_index()
+            if node.get_type_name() == "Gather" and index == 1:
+                rows = node.input_value(0).get_partial_shape()[0]  # also of weights that are decompressed on the way
+                return int(rows.get_length()) if rows.is_static else None
+            if node.get_type_name() in _RESHAPING and index == 0:
+                reached += node.outputs()
+    return None
 
 
 def _last_line(error: RuntimeError) -> str:

@@ -30,7 +30,8 @@ class Clip:
     def __init__(self, runtime: Runtime, card: ModelCard, part: str, max_windows: int) -> None:
         self._runtime = runtime
         self._part = part
-        self.tokenizer = Tokenizer(card.path / part.replace("text_encoder", "tokenizer"), max_windows)
+        tokenizer = card.path / part.replace("text_encoder", "tokenizer")
+        self.tokenizer = Tokenizer(tokenizer, max_windows, runtime.table_rows(part, "input_ids"))
         self._forward = runtime.compile(part, _SHAPES)
         self._states = _states(self._forward.outputs, part) if len(card.text_encoders) > 1 else None
         """With two encoders, the outputs that are fed to the U-Net, by `clip_skip`."""

@@ -40,11 +40,11 @@ class Piece(NamedTuple):
     weight: float
 
 
-def parse(prompt: str) -> list[list[Piece]]:
+def parse(prompt: str, negative: bool = False) -> list[list[Piece]]:
     """The pieces of a prompt, one list for each stretch between BREAKs; neighbours differ in weight.
 
     Raises BadRequest for weights out of bounds, and for what this syntax also has but is not served: editing
-    `[from:to:when]`, alternation `[a|b]` and composition `a AND b`.
+    `[from:to:when]`, alternation `[a|b]` and, but for a negative prompt, where it is a word, composition `a AND b`.
     """
     texts: list[str] = []
     stretches: list[int] = []
@@ -72,7 +72,7 @@ def parse(prompt: str) -> list[list[Piece]]:
             close("[", 1 / STEP)
         elif mark == "BREAK":
             stretch += 1
-        elif mark == "AND":
+        elif mark == "AND" and not negative:
             raise BadRequest("in a1111 syntax `AND` composes prompts, which is not served; write `and`")
         elif (mark[-1] == "]" or mark == "|") and opened["["]:
             raise BadRequest(r"editing `[from:to:when]` and alternation `[a|b]` are not served; write \[ for a bracket")

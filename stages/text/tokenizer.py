@@ -1,9 +1,11 @@
 """Prompts to token ids: CLIP's tokenizer by transformers, and windows for prompts longer than one."""
 
 import re
+from operator import itemgetter
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from transformers import CLIPTokenizerFast  # type: ignore[attr-defined]  # an alias that is made at run time
@@ -12,8 +14,8 @@ from transformers.utils import logging
 from stages.core.embeds import Floats
 from stages.core.errors import BadRequest, ModelError
 from stages.core.model import TOKENS
-from stages.core.text_file import without_marks
-from stages.core.wire import Syntax
+from stages.core.text_file import read_text_file, without_marks
+from stages.core.wire import UNREADABLE, Syntax
 from stages.text.emphasis import Piece, parse
 
 logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # it warns of prompts over 77 tokens, which are cut into windows here
@@ -29,6 +31,13 @@ _ELSEWHERE = (
     (re.compile(r"<\w+:[^<>]+>"), "LoRA and other extra networks"),
 )
 """What prompts of a1111 syntax name that is no text."""
+
+_MARKS = {
+    "bos_token": "`<|startoftext|>`, as a rule",
+    "eos_token": "`<|endoftext|>`, as a rule",
+    "pad_token": "`<|endoftext|>`, as a rule; `!` for SD 2 and the second tokenizer of SDXL",
+}
+"""The tokens that stand in every window, by their keys in tokenizer_config.json: what they are in most models."""
 
 _Token = tuple[int, float]
 """Id and weight."""
@@ -46,7 +55,11 @@ class Windows(NamedTuple):
 class Tokenizer:
     """The tokenizer of a model folder, from `tokenizer.json` or from `vocab.json` and `merges.txt`."""
 
-    def __init__(self, folder: Path, max_windows: int) -> None:
+    def __init__(self, folder: Path, max_windows: int, vocabulary: int | None) -> None:
+        """`vocabulary`: how many tokens the text encoder has embeddings for; None if that is not known.
+
+        Raises ModelError for a folder that is none of a tokenizer, or of one for another text encoder.
+        """
         if not any(all((folder / file).is_file() for file in layout) for layout in _LAYOUTS):
             # transformers would make one without a vocabulary.
             raise ModelError(f"{folder}: neither tokenizer.json is here, nor vocab.json and merges.txt")
@@ -55,7 +68,10 @@ class Tokenizer:
             with without_marks(folder) as readable:
                 self._clip = CLIPTokenizerFast.from_pretrained(str(readable), local_files_only=True)
         except Exception as error:  # tokenizers raises nothing more special
+            _check_marks(folder, _nulls(folder))  # over which transformers may have stumbled
             raise ModelError(f"{folder}: no tokenizer can be read here: {error}") from error
+        _check_marks(folder, [mark for mark in _MARKS if getattr(self._clip, f"{mark}_id") is None])
+        _check_ids(folder, self._clip.get_vocab(), vocabulary)
         self._max_windows = max_windows
 
     def encode(self, prompts: tuple[str, ...], syntax: Syntax = "plain") -> Windows:
@@ -71,16 +87,16 @@ class Tokenizer:
         rows = [self._negative(prompt, syntax) for prompt in negative] + [self._windows(positive, syntax)]
         count = max(len(windows) for windows in rows)
         marked = [[self._mark(tokens) for tokens in windows + [[]] * (count - len(windows))] for windows in rows]
-        found = np.array(marked, np.float64)  # exact: ids are far below 2**53
-        return Windows(found[..., 0].astype(np.int64), found[..., 1].astype(np.float32))
+        found = np.array(marked, [("id", np.int64), ("weight", np.float32)])
+        return Windows(found["id"].copy(), found["weight"].copy())
 
-    def _windows(self, prompt: str, syntax: Syntax) -> list[list[_Token]]:
+    def _windows(self, prompt: str, syntax: Syntax, negative: bool = False) -> list[list[_Token]]:
         """The tokens of each window of one prompt, without marks."""
         if syntax == "plain":
             stretches = [[Piece(prompt, 1.0)]]
         else:
             self._check(prompt)
-            stretches = parse(prompt)
+            stretches = parse(prompt, negative)
         windows: list[list[_Token]] = []
         for pieces in stretches:
             tokens = self._tokens(pieces)
@@ -96,7 +112,7 @@ class Tokenizer:
 
     def _negative(self, prompt: str, syntax: Syntax) -> list[list[_Token]]:
         try:
-            return self._windows(prompt, syntax)
+            return self._windows(prompt, syntax, negative=True)
         except BadRequest as error:  # which of the two it is, the user has to be told
             what = error.message.removeprefix("`prompt`")
             raise BadRequest(f"`negative_prompt`{'' if what != error.message else ':'} {what.lstrip()}") from error
@@ -116,3 +132,31 @@ class Tokenizer:
             for name in form.findall(prompt):
                 if name not in known:
                     raise BadRequest(f"{what} are not served; leave `{name[:60]}` out")
+
+
+def _nulls(folder: Path) -> list[str]:
+    """The marks that tokenizer_config.json sets to null."""
+    try:
+        config = msgspec.json.decode(read_text_file(folder / "tokenizer_config.json"), type=dict[str, Any])
+    except (OSError, *UNREADABLE):
+        return []
+    return [mark for mark in _MARKS if config.get(mark, "") is None]
+
+
+def _check_marks(folder: Path, missing: list[str]) -> None:
+    """Refuse a tokenizer without a mark: there would be nothing to feed in its place."""
+    if missing:
+        raise ModelError(
+            f"{folder / 'tokenizer_config.json'}: `{missing[0]}` is null, but stands in every prompt; set it to the "
+            f"token that the model was trained with ({_MARKS[missing[0]]})"
+        )
+
+
+def _check_ids(folder: Path, ids: dict[str, int], vocabulary: int | None) -> None:
+    """Refuse a tokenizer of another text encoder: what is picked beyond the last embedding is not an embedding."""
+    token, id = max(ids.items(), key=itemgetter(1))
+    if vocabulary is not None and id >= vocabulary:
+        raise ModelError(
+            f"{folder}: the id of its token {token!r} is {id}, but the text encoder's embeddings end with that of "
+            f"{vocabulary - 1}; take the tokenizer that the model was trained with, or export the model again"
+        )

@@ -10,6 +10,7 @@ import pytest
 
 from orchestrator.__main__ import main
 from stages.core import cores
+from tests.cpu import needs_bf16
 from tests.proc.stubs import StubUnet
 from tests.server import STUBS, alive, eventually
 
@@ -44,6 +45,7 @@ def check(capsys: Captured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_every_stage_is_seen_as_it_runs(check: Check) -> None:
     status, found, err = check("model.precision=f32", "stage.unet.threads=1")
     assert (status, err, found["error"]) == (0, "", None)
+    assert found["trial"]["remarks"] == [], "neither a stage has anything to say, nor a library below it"
     stages = found["trial"]["stages"]
     assert [stage["name"] for stage in stages] == ["text-0", "unet-0", "vae-0"]
     for stage in stages:
@@ -57,14 +59,26 @@ def test_every_stage_is_seen_as_it_runs(check: Check) -> None:
     eventually(lambda: not any(alive(stage["pid"]) for stage in stages), "all stages gone", 10.0)
 
 
+@needs_bf16
 def test_the_numerics_are_tested(check: Check, tmp_path: Path) -> None:
     status, found, _ = check("model.precision=bf16")
     assert status == 0
+    assert {stage["precision"] for stage in found["trial"]["stages"]} == {"bf16"}
     outcomes = [json.loads(path.read_text()) for path in (tmp_path / "triptych" / "numerics").glob("*.json")]
     tested = {Path(outcome["model"]).parent.name for outcome in outcomes}
-    used = {stage["kind"]: stage["precision"] for stage in found["trial"]["stages"]}
-    if "bf16" in used.values():  # some CPUs have no bf16, and OpenVINO then takes f32
-        assert tested == {"text_encoder", "unet", "vae_decoder"}
+    assert tested == {"text_encoder", "unet", "vae_decoder"}
+
+
+@pytest.mark.parametrize("asked", ["f16", "bf16"])
+def test_a_precision_that_the_cpu_does_not_compute_in_is_told(asked: str, check: Check) -> None:
+    status, found, err = check(f"model.precision={asked}")
+    assert (status, err) == (0, "")
+    line = "{}: model.precision is {}, which this CPU does not compute in; {} is used (name that one, or auto)"
+    assert sorted(found["trial"]["remarks"]) == [
+        line.format(stage["name"], asked, stage["precision"])
+        for stage in found["trial"]["stages"]
+        if stage["precision"] != asked
+    ]
 
 
 def test_a_fallback_is_told(check: Check, capsys: Captured) -> None:

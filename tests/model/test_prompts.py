@@ -87,6 +87,14 @@ def test_the_negative_prompt_has_weights_too(server: Server) -> None:
     assert difference(one, other) > 0.5
 
 
+def test_what_composes_is_drawn_as_words_in_a_negative_prompt(server: Server) -> None:
+    one, other = (
+        pixels(server, CASTLE, negative_prompt="a dragon AND a tree", syntax=syntax) for syntax in ("a1111", "plain")
+    )
+    assert difference(one, other) == 0
+    assert "write `and`" in refusal(server, "a dragon AND a tree", syntax="a1111")
+
+
 def test_break_begins_a_window(server: Server) -> None:
     together = pixels(server, "a castle on a hill", syntax="a1111")
     apart = pixels(server, "a castle BREAK on a hill", syntax="a1111")

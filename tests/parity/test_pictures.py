@@ -4,10 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
-import openvino as ov
 import pytest
 
 from orchestrator.__main__ import main
+from tests.cpu import needs_bf16
 from tests.parity.ask import NEGATIVE, OWN, PROMPT, SEED, asks
 from tests.parity.export import Workshop
 from tests.parity.families import FAMILIES
@@ -24,9 +24,6 @@ CASES = [(name, label) for name, family in FAMILIES.items() for label in asks(fa
 PEER_CASES = [
     (name, label, peer) for name, family in FAMILIES.items() for peer in PEERS for label in asked(peer, family)
 ]
-needs_bf16 = pytest.mark.skipif(
-    "BF16" not in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"), reason="this CPU does not compute in bf16"
-)
 
 # The first test of a family exports it and starts its programs.
 pytestmark = pytest.mark.timeout(300)

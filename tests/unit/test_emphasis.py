@@ -164,6 +164,11 @@ def test_composition_is_refused() -> None:
     assert one("cats and ANDROIDS") == [("cats and ANDROIDS", 1.0)]
 
 
+def test_what_would_compose_is_a_word_in_a_negative_prompt() -> None:
+    [pieces] = parse("a cat AND (a dog AND:1.5)", negative=True)
+    assert merged(pieces) == [("a cat AND ", 1.0), ("a dog AND", 1.5)]
+
+
 @pytest.mark.parametrize("prompt", ["(cat:101)", "(cat:-1000)", "(" * 50 + "cat", "(" * 16_000, f"(a:{'9' * 400})"])
 def test_a_weight_out_of_bounds_is_refused(prompt: str) -> None:
     assert "beyond 100" in refusal(prompt)

@@ -15,7 +15,8 @@ from stages.core.model import demo_folder
 from stages.text.tokenizer import Tokenizer
 
 DEMO = demo_folder() / "tokenizer"
-TOKENIZER = Tokenizer(DEMO, 3)
+VOCABULARY = 766
+TOKENIZER = Tokenizer(DEMO, 3, VOCABULARY)
 CLIP = CLIPTokenizerFast.from_pretrained(str(DEMO), local_files_only=True)
 BEGIN, END = 764, 765
 CAT = CLIP("cat", add_special_tokens=False).input_ids
@@ -60,6 +61,12 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "merges.txt").write_text(f"#version: 0.2\n{merges}")
     shutil.copy(DEMO / "tokenizer_config.json", tmp_path)
     return tmp_path
+
+
+def configure(folder: Path, **keys: object) -> None:
+    """Set keys of tokenizer_config.json."""
+    config = folder / "tokenizer_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | keys))
 
 
 # Windows.
@@ -126,7 +133,7 @@ OLDER_LAYOUT = pytest.mark.filterwarnings("ignore:Deprecated in 0.9.0:Deprecatio
 @OLDER_LAYOUT
 @pytest.mark.parametrize("prompt", [*TEXTS, "cat " * 80, "snake_case isn't 12345 <|endoftext|> über"])
 def test_both_layouts_give_the_same_tokens(prompt: str, folder: Path) -> None:
-    assert ids(prompt, tokenizer=Tokenizer(folder, 3)) == ids(prompt)
+    assert ids(prompt, tokenizer=Tokenizer(folder, 3, VOCABULARY)) == ids(prompt)
 
 
 @OLDER_LAYOUT
@@ -140,15 +147,14 @@ def test_a_byte_order_mark_is_no_part_of_a_file(file: str, folder: Path) -> None
             shutil.copy(DEMO / name, marked)
     (marked / file).write_bytes(b"\xef\xbb\xbf" + (marked / file).read_bytes())
     for prompt in TEXTS:
-        assert ids(prompt, tokenizer=Tokenizer(marked, 3)) == ids(prompt)
+        assert ids(prompt, tokenizer=Tokenizer(marked, 3, VOCABULARY)) == ids(prompt)
 
 
 def test_padding_is_the_folder_s(folder: Path) -> None:
     """As in SD 2, whose windows A1111 ends with the end mark and then fills with `!`."""
-    config = folder / "tokenizer_config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"pad_token": "!"}))
+    configure(folder, pad_token="!")
     pad = read("tokenizer.json")["model"]["vocab"]["!"]
-    tokenizer = Tokenizer(folder, 3)
+    tokenizer = Tokenizer(folder, 3, VOCABULARY)
     assert ids("cat", tokenizer=tokenizer) == [[BEGIN, *CAT, END, *[pad] * (75 - len(CAT))]]
     *_, last = ids("cat " * 75 + "cat", tokenizer=tokenizer)
     assert last == [BEGIN, *CAT, END, *[pad] * (75 - len(CAT))]
@@ -158,7 +164,7 @@ def test_padding_is_the_folder_s(folder: Path) -> None:
 def test_a_folder_without_a_tokenizer_is_named(file: str, folder: Path) -> None:
     (folder / file).unlink()
     with pytest.raises(ModelError, match=f"{folder}: neither"):
-        Tokenizer(folder, 3)
+        Tokenizer(folder, 3, VOCABULARY)
 
 
 @OLDER_LAYOUT
@@ -166,7 +172,35 @@ def test_a_folder_without_a_tokenizer_is_named(file: str, folder: Path) -> None:
 def test_a_broken_tokenizer_is_named(file: str, folder: Path) -> None:
     (folder / file).write_text("{")
     with pytest.raises(ModelError, match=f"{folder}: no tokenizer"):
-        Tokenizer(folder, 3)
+        Tokenizer(folder, 3, VOCABULARY)
+
+
+@OLDER_LAYOUT
+@pytest.mark.parametrize("mark", ["bos_token", "eos_token", "pad_token"])
+def test_a_tokenizer_without_a_mark_is_refused(mark: str, folder: Path) -> None:
+    configure(folder, **{mark: None})
+    with pytest.raises(ModelError) as refused:
+        Tokenizer(folder, 3, VOCABULARY)
+    assert f"{folder}/tokenizer_config.json: `{mark}` is null" in refused.value.message
+    assert "set it to the token" in refused.value.message
+
+
+@OLDER_LAYOUT
+def test_the_padding_of_a_folder_that_names_none_is_the_end_mark_as_in_transformers(folder: Path) -> None:
+    config = folder / "tokenizer_config.json"
+    config.write_text("{}")
+    assert ids("cat", tokenizer=Tokenizer(folder, 3, VOCABULARY)) == ids("cat")
+
+
+@OLDER_LAYOUT
+@pytest.mark.parametrize(("keys", "vocabulary"), [({}, 765), ({"pad_token": "<pad>"}, VOCABULARY)])
+def test_a_tokenizer_of_another_text_encoder_is_refused(keys: Any, vocabulary: int, folder: Path) -> None:
+    configure(folder, **keys)
+    with pytest.raises(ModelError) as refused:
+        Tokenizer(folder, 3, vocabulary)
+    token = keys.get("pad_token", "<|endoftext|>")
+    assert refused.value.message.startswith(f"{folder}: the id of its token {token!r} is {vocabulary}, but ")
+    Tokenizer(folder, 3, vocabulary + 1)
 
 
 # The a1111 syntax.
@@ -208,6 +242,13 @@ def test_break_begins_a_window(prompt: str, lengths: list[int]) -> None:
     assert [len(words) for words in weighted(prompt)] == lengths
 
 
+def test_only_the_last_prompt_composes() -> None:
+    found = TOKENIZER.encode(("a cat AND a dog", "a fox"), "a1111")
+    assert found.ids[0].tolist() == ids("a cat AND a dog")
+    with pytest.raises(BadRequest, match="write `and`"):
+        TOKENIZER.encode(("a fox", "a cat AND a dog"), "a1111")
+
+
 @pytest.mark.parametrize("name", ["embedding:easynegative", "<cat-toy>", "<lora:detail:0.8>", "<hypernet:x:1>"])
 def test_what_is_no_text_is_refused_by_name(name: str) -> None:
     message = refusal(f"a photo (of {name}), sharp")
@@ -222,8 +263,6 @@ def test_plain_words_are_not_refused(prompt: str) -> None:
 
 @OLDER_LAYOUT
 def test_a_token_that_the_model_was_exported_with_is_served(folder: Path) -> None:
-    config = folder / "tokenizer_config.json"
     added = {"content": "<cat-toy>", "lstrip": False, "rstrip": False, "normalized": True, "single_word": False}
-    tokens = {"766": added | {"special": False}}
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"added_tokens_decoder": tokens}))
-    assert 766 in ids("a <cat-toy>", "a1111", Tokenizer(folder, 3))[0]
+    configure(folder, added_tokens_decoder={"766": added | {"special": False}})
+    assert 766 in ids("a <cat-toy>", "a1111", Tokenizer(folder, 3, 767))[0]
