@@ -1,6 +1,7 @@
 """Prompts to token ids: CLIP's tokenizer by transformers, and windows for prompts longer than one."""
 
 import re
+from collections.abc import Callable
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,8 +39,14 @@ _MARKS = {
 }
 """The tokens that stand in every window, by their keys in tokenizer_config.json: what they are in most models."""
 
+_END_OF_WORD = "</w>"
+"""How an entry of CLIP's vocabulary ends that ends a word: `!</w>` is the word, `!` only begins one."""
+
 _Token = tuple[int, float]
 """Id and weight."""
+
+_Ids = Callable[[list[str]], list[list[int]]]
+"""Token ids of every text, without marks."""
 
 
 class Windows(NamedTuple):
@@ -71,6 +78,7 @@ class Tokenizer:
         _check_marks(folder, [mark for mark in _MARKS if getattr(self._clip, f"{mark}_id") is None])
         _check_ids(folder, self._clip.get_vocab(), vocabulary)
         self._max_windows = max_windows
+        self._ids: dict[Syntax, _Ids] = {"plain": self._plain, "a1111": _a1111(self._clip) or self._plain}
 
     def encode(self, prompts: tuple[str, ...], syntax: Syntax = "plain") -> Windows:
         """Every prompt (the negative ones first) as token ids and weights, all with as many windows as the longest.
@@ -102,15 +110,20 @@ class Tokenizer:
             stretches = parse(prompt, negative)
         windows: list[list[_Token]] = []
         for pieces in stretches:
-            tokens = self._tokens(pieces)
+            tokens = self._tokens(pieces, syntax)
             windows += [tokens[first : first + _INNER] for first in range(0, max(1, len(tokens)), _INNER)]
         if len(windows) > 1 and not windows[-1]:  # nothing came after the last BREAK
             windows.pop()
         return windows
 
-    def _tokens(self, pieces: list[Piece]) -> list[_Token]:
+    def _plain(self, texts: list[str]) -> list[list[int]]:
+        """As diffusers does: a mark that the text holds is that mark, so that `!` is padding where that is its mark."""
+        ids: list[list[int]] = self._clip(texts, add_special_tokens=False).input_ids
+        return ids
+
+    def _tokens(self, pieces: list[Piece], syntax: Syntax) -> list[_Token]:
         texts = [piece.text for piece in pieces]
-        rows: list[list[int]] = self._clip(texts, add_special_tokens=False).input_ids if texts else []
+        rows = self._ids[syntax](texts) if texts else []
         return [(id, piece.weight) for piece, ids in zip(pieces, rows, strict=True) for id in ids]
 
     def _mark(self, tokens: list[_Token]) -> list[_Token]:
@@ -123,6 +136,23 @@ class Tokenizer:
             for name in form.findall(prompt):
                 if name not in known:
                     raise BadRequest(f"{what} are not served; leave `{name[:60]}` out")
+
+
+def _a1111(clip: CLIPTokenizerFast) -> _Ids | None:
+    """The token ids of texts in which a mark that is a word, too, is the word; None where no mark is.
+
+    A1111 feeds the text encoders of SD 2, and the second one of SDXL, by OpenCLIP's tokenizer, to which the `!` that
+    they are padded with is no mark.
+    """
+    vocabulary = clip.get_vocab()
+    words = {mark for mark in clip.all_special_tokens if f"{mark}{_END_OF_WORD}" in vocabulary}
+    if not words:
+        return None
+    graph = msgspec.json.decode(clip.backend_tokenizer.to_str())
+    graph["added_tokens"] = [added for added in graph["added_tokens"] if added["content"] not in words]
+    graph |= {"padding": None, "truncation": None}
+    tokenizer = clip.backend_tokenizer.from_str(msgspec.json.encode(graph).decode())
+    return lambda texts: [found.ids for found in tokenizer.encode_batch(texts, add_special_tokens=False)]
 
 
 def _nulls(folder: Path) -> list[str]:

@@ -27,6 +27,12 @@ def read(file: str) -> Any:
     return json.loads((DEMO / file).read_text())
 
 
+def id_of(token: str) -> int:
+    """The id of an entry of the vocabulary."""
+    found: int = read("tokenizer.json")["model"]["vocab"][token]
+    return found
+
+
 def ids(prompt: str, syntax: Any = "plain", tokenizer: Tokenizer = TOKENIZER) -> list[list[int]]:
     """The token ids of each window."""
     found: list[list[int]] = tokenizer.encode((prompt,), syntax).ids[0].tolist()
@@ -124,7 +130,7 @@ def test_both_layouts_give_the_same_tokens(prompt: str, folder: Path) -> None:
 def test_padding_is_the_folder_s(folder: Path) -> None:
     """As in SD 2, whose windows A1111 ends with the end mark and then fills with `!`."""
     configure(folder, pad_token="!")
-    pad = read("tokenizer.json")["model"]["vocab"]["!"]
+    pad = id_of("!")
     tokenizer = Tokenizer(folder, 3, VOCABULARY)
     assert ids("cat", tokenizer=tokenizer) == [[BEGIN, *CAT, END, *[pad] * (75 - len(CAT))]]
     *_, last = ids("cat " * 75 + "cat", tokenizer=tokenizer)
@@ -189,6 +195,25 @@ def test_plain_brackets_are_text() -> None:
     windows = TOKENIZER.encode((prompt,))
     assert windows.ids[0].tolist() == [CLIP(prompt, padding="max_length", max_length=77).input_ids]
     assert (windows.weights == 1).all()
+
+
+@OLDER_LAYOUT
+def test_words_that_are_padding_elsewhere_are_words(folder: Path) -> None:
+    """`!` in SD 2 and the second tokenizer of SDXL: a word to A1111, padding to diffusers wherever it stands."""
+    prompt = "! !! (!!!:1.5) a cat!? <|endoftext|>"
+    expected = TOKENIZER.encode((prompt,), "a1111")
+    configure(folder, pad_token="!")
+    tokenizer = Tokenizer(folder, 3, VOCABULARY)
+    found = tokenizer.encode((prompt,), "a1111")
+    words = 1 + len(CLIP(prompt.replace("(", "").replace(":1.5)", ""), add_special_tokens=False).input_ids)
+    assert found.ids[0, 0, :words].tolist() == expected.ids[0, 0, :words].tolist()
+    assert set(found.ids[0, 0, words + 1 :].tolist()) == {id_of("!")}
+    assert found.weights.tolist() == expected.weights.tolist()
+    assert np.count_nonzero(found.weights == 1.5) == 3
+
+    theirs = CLIPTokenizerFast.from_pretrained(str(folder), local_files_only=True)
+    assert ids("! !!", tokenizer=tokenizer) == [theirs("! !!", padding="max_length", max_length=77).input_ids]
+    assert ids("! !!", tokenizer=tokenizer) != ids("! !!", "a1111", tokenizer)
 
 
 def test_tokens_carry_the_weights_of_their_words() -> None:
