@@ -1,7 +1,7 @@
 """Prompts to token ids: CLIP's tokenizer by transformers, and windows for prompts longer than one."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -80,14 +80,14 @@ class Tokenizer:
         self._max_windows = max_windows
         self._ids: dict[Syntax, _Ids] = {"plain": self._plain, "a1111": _a1111(self._clip) or self._plain}
 
-    def encode(self, prompts: tuple[str, ...], syntax: Syntax = "plain") -> Windows:
+    def encode(self, prompts: tuple[str, ...], syntax: Syntax = "plain", at_least: int = 1) -> Windows:
         """Every prompt (the negative ones first) as token ids and weights, all with as many windows as the longest.
 
         One window is what every CLIP pipeline feeds. A longer prompt is cut into windows of 75 tokens, each between
         marks of its own, padded as a short prompt is, and all that is encoded goes to the U-Net, middle marks
         included: as AUTOMATIC1111 does (without its search for a comma to cut at) and compel, and diffusers'
         community pipeline lpw_stable_diffusion where the padding is the end mark (its `no_boseos_middle=False`).
-        Raises BadRequest beyond `max_windows`, and as stages.text.emphasis does.
+        There are `at_least` windows. Raises BadRequest beyond `max_windows`, and as stages.text.emphasis does.
         """
         last = len(prompts) - 1
         rows = [self._windows(prompt, syntax, negative=row < last) for row, prompt in enumerate(prompts)]
@@ -97,6 +97,7 @@ class Tokenizer:
                 f"`prompt` fills {count} windows of {_INNER} tokens; {self._max_windows} of them, "
                 f"{self._max_windows * _INNER} tokens, are encoded at most (shorten it, or raise model.prompt_chunks)"
             )
+        count = max(count, at_least)
         marked = [[self._mark(tokens) for tokens in windows + [[]] * (count - len(windows))] for windows in rows]
         found = np.array(marked, [("id", np.int64), ("weight", np.float32)])
         return Windows(found["id"].copy(), found["weight"].copy())
@@ -136,6 +137,16 @@ class Tokenizer:
             for name in form.findall(prompt):
                 if name not in known:
                     raise BadRequest(f"{what} are not served; leave `{name[:60]}` out")
+
+
+def encode_alike(tokenizers: Sequence[Tokenizer], prompts: tuple[str, ...], syntax: Syntax) -> list[Windows]:
+    """The prompts by each tokenizer, all with as many windows as any of them needs. Raises BadRequest, as they do."""
+    encoded = [tokenizer.encode(prompts, syntax) for tokenizer in tokenizers]
+    count = max(windows.ids.shape[1] for windows in encoded)
+    return [
+        windows if windows.ids.shape[1] == count else tokenizer.encode(prompts, syntax, count)
+        for tokenizer, windows in zip(tokenizers, encoded, strict=True)
+    ]
 
 
 def _a1111(clip: CLIPTokenizerFast) -> _Ids | None:
