@@ -14,6 +14,7 @@ from stages.stage import OneByOne
 from stages.text.cache import EmbedCache
 from stages.text.clip import Clip
 from stages.text.emphasis import emphasise
+from stages.text.tokenizer import encode_alike
 
 
 class TextStage(OneByOne[RunText]):
@@ -40,7 +41,7 @@ class TextStage(OneByOne[RunText]):
 
     def work(self, run: RunText) -> tuple[int, ...]:
         """Encode all windows of all prompts of the job, or copy what they gave before."""
-        encoded = [clip.tokenizer.encode(run.prompts, run.syntax) for clip in self._clips]
+        encoded = encode_alike([clip.tokenizer for clip in self._clips], run.prompts, run.syntax)
         rows, windows, _ = encoded[0].ids.shape
         shape = (rows, windows * TOKENS, self._card.embed_dim)
         tokens, pooled = embeds.lay(self.view.write(run.output), shape, self._card.pooled_dim)

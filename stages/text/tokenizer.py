@@ -1,6 +1,7 @@
 """Prompts to token ids: CLIP's tokenizer by transformers, and windows for prompts longer than one."""
 
 import re
+from collections.abc import Callable, Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,8 +40,14 @@ _MARKS = {
 }
 """The tokens that stand in every window, by their keys in tokenizer_config.json: what they are in most models."""
 
+_END_OF_WORD = "</w>"
+"""How an entry of CLIP's vocabulary ends that ends a word: `!</w>` is the word, `!` only begins one."""
+
 _Token = tuple[int, float]
 """Id and weight."""
+
+_Ids = Callable[[list[str]], list[list[int]]]
+"""Token ids of every text, without marks."""
 
 
 class Windows(NamedTuple):
@@ -73,19 +80,20 @@ class Tokenizer:
         _check_marks(folder, [mark for mark in _MARKS if getattr(self._clip, f"{mark}_id") is None])
         _check_ids(folder, self._clip.get_vocab(), vocabulary)
         self._max_windows = max_windows
+        self._ids: dict[Syntax, _Ids] = {"plain": self._plain, "a1111": _a1111(self._clip) or self._plain}
 
-    def encode(self, prompts: tuple[str, ...], syntax: Syntax = "plain") -> Windows:
+    def encode(self, prompts: tuple[str, ...], syntax: Syntax = "plain", at_least: int = 1) -> Windows:
         """Every prompt (the negative ones first) as token ids and weights, all with as many windows as the longest.
 
         One window is what every CLIP pipeline feeds. A longer prompt is cut into windows of 75 tokens, each between
         marks of its own, padded as a short prompt is, and all that is encoded goes to the U-Net, middle marks
         included: as AUTOMATIC1111 does (without its search for a comma to cut at) and compel, and diffusers'
         community pipeline lpw_stable_diffusion where the padding is the end mark (its `no_boseos_middle=False`).
-        Raises BadRequest beyond `max_windows`, and as stages.text.emphasis does.
+        There are `at_least` windows. Raises BadRequest beyond `max_windows`, and as stages.text.emphasis does.
         """
         *negative, positive = prompts
         rows = [self._negative(prompt, syntax) for prompt in negative] + [self._windows(positive, syntax)]
-        count = max(len(windows) for windows in rows)
+        count = max(at_least, *(len(windows) for windows in rows))
         marked = [[self._mark(tokens) for tokens in windows + [[]] * (count - len(windows))] for windows in rows]
         found = np.array(marked, [("id", np.int64), ("weight", np.float32)])
         return Windows(found["id"].copy(), found["weight"].copy())
@@ -99,7 +107,7 @@ class Tokenizer:
             stretches = parse(prompt, negative)
         windows: list[list[_Token]] = []
         for pieces in stretches:
-            tokens = self._tokens(pieces)
+            tokens = self._tokens(pieces, syntax)
             windows += [tokens[first : first + _INNER] for first in range(0, max(1, len(tokens)), _INNER)]
         if len(windows) > 1 and not windows[-1]:  # nothing came after the last BREAK
             windows.pop()
@@ -117,9 +125,14 @@ class Tokenizer:
             what = error.message.removeprefix("`prompt`")
             raise BadRequest(f"`negative_prompt`{'' if what != error.message else ':'} {what.lstrip()}") from error
 
-    def _tokens(self, pieces: list[Piece]) -> list[_Token]:
+    def _plain(self, texts: list[str]) -> list[list[int]]:
+        """As diffusers does: a mark that the text holds is that mark, so that `!` is padding where that is its mark."""
+        ids: list[list[int]] = self._clip(texts, add_special_tokens=False).input_ids
+        return ids
+
+    def _tokens(self, pieces: list[Piece], syntax: Syntax) -> list[_Token]:
         texts = [piece.text for piece in pieces]
-        rows: list[list[int]] = self._clip(texts, add_special_tokens=False).input_ids if texts else []
+        rows = self._ids[syntax](texts) if texts else []
         return [(id, piece.weight) for piece, ids in zip(pieces, rows, strict=True) for id in ids]
 
     def _mark(self, tokens: list[_Token]) -> list[_Token]:
@@ -132,6 +145,33 @@ class Tokenizer:
             for name in form.findall(prompt):
                 if name not in known:
                     raise BadRequest(f"{what} are not served; leave `{name[:60]}` out")
+
+
+def encode_alike(tokenizers: Sequence[Tokenizer], prompts: tuple[str, ...], syntax: Syntax) -> list[Windows]:
+    """The prompts by each tokenizer, all with as many windows as any of them needs. Raises BadRequest, as they do."""
+    encoded = [tokenizer.encode(prompts, syntax) for tokenizer in tokenizers]
+    count = max(windows.ids.shape[1] for windows in encoded)
+    return [
+        windows if windows.ids.shape[1] == count else tokenizer.encode(prompts, syntax, count)
+        for tokenizer, windows in zip(tokenizers, encoded, strict=True)
+    ]
+
+
+def _a1111(clip: CLIPTokenizerFast) -> _Ids | None:
+    """The token ids of texts in which a mark that is a word, too, is the word; None where no mark is.
+
+    A1111 feeds the text encoders of SD 2, and the second one of SDXL, by OpenCLIP's tokenizer, to which the `!` that
+    they are padded with is no mark.
+    """
+    vocabulary = clip.get_vocab()
+    words = {mark for mark in clip.all_special_tokens if f"{mark}{_END_OF_WORD}" in vocabulary}
+    if not words:
+        return None
+    graph = msgspec.json.decode(clip.backend_tokenizer.to_str())
+    graph["added_tokens"] = [added for added in graph["added_tokens"] if added["content"] not in words]
+    graph |= {"padding": None, "truncation": None}
+    tokenizer = clip.backend_tokenizer.from_str(msgspec.json.encode(graph).decode())
+    return lambda texts: [found.ids for found in tokenizer.encode_batch(texts, add_special_tokens=False)]
 
 
 def _nulls(folder: Path) -> list[str]:

@@ -164,7 +164,7 @@ def test_whatever_was_recorded_visits_of_a_job_follow_each_other(facts: list[Fac
 def job(number: int, prompt: str = "a fox") -> Job:
     submit = wire.Submit(id=f"id{number}", prompt=prompt)
     (request,) = resolve(submit, CARD, (CARD.native,), 1)
-    return Job(number, Prompt(b"client", submit.id, False, 0, 0), 0, request, 5, Claim(0.0))
+    return Job(number, Prompt(b"client", submit.id, False, 0, 0), 0, request, request.steps, 2, 5, Claim(0.0))
 
 
 def test_a_recorder_keeps_the_newest_and_tells_the_last_seconds() -> None:

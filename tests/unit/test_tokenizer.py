@@ -12,7 +12,7 @@ from transformers import CLIPTokenizerFast
 
 from stages.core.errors import BadRequest, ModelError
 from stages.core.model import demo_folder
-from stages.text.tokenizer import Tokenizer
+from stages.text.tokenizer import Tokenizer, encode_alike
 
 DEMO = demo_folder() / "tokenizer"
 VOCABULARY = 766
@@ -23,8 +23,18 @@ CAT = CLIP("cat", add_special_tokens=False).input_ids
 TEXTS = ["", " ", "a photo of an astronaut", "Grüße, \N{GRINNING FACE} 猫\n\tA CAT", "don't (stop): 3.5", "cat " * 75]
 
 
+# transformers 5 reads vocab.json and merges.txt by a way of tokenizers that has been deprecated for years.
+OLDER_LAYOUT = pytest.mark.filterwarnings("ignore:Deprecated in 0.9.0:DeprecationWarning")
+
+
 def read(file: str) -> Any:
     return json.loads((DEMO / file).read_text())
+
+
+def id_of(token: str) -> int:
+    """The id of an entry of the vocabulary."""
+    found: int = read("tokenizer.json")["model"]["vocab"][token]
+    return found
 
 
 def ids(prompt: str, syntax: Any = "plain", tokenizer: Tokenizer = TOKENIZER) -> list[list[int]]:
@@ -124,10 +134,22 @@ def test_a_negative_prompt_that_is_refused_is_called_that(syntax: Any, prompt: s
     assert "negative_prompt" not in refused.value.message
 
 
-# Folders.
+@OLDER_LAYOUT
+def test_tokenizers_that_cut_differently_fill_as_many_windows(folder: Path) -> None:
+    """Of the two tokenizers of SDXL, either one may need more."""
+    configure(folder, added_tokens_decoder={"766": {"content": "<cat-toy>", "special": False}})
+    short, long = Tokenizer(folder, 3, 767), TOKENIZER
+    prompts = ("", "<cat-toy> " * 30)
+    alone = [tokenizer.encode(prompts).ids for tokenizer in (short, long)]
+    assert [ids.shape[1] for ids in alone] == [1, 3]
+    for tokenizers in ((short, long), (long, short)):
+        found = dict(zip(tokenizers, encode_alike(tokenizers, prompts, "plain"), strict=True))
+        assert found[long].ids.tolist() == alone[1].tolist()
+        assert found[short].ids[:, :1].tolist() == alone[0].tolist()
+        assert found[short].ids[1, 1:].tolist() == ids("", tokenizer=short) * 2
 
-# transformers 5 reads vocab.json and merges.txt by a way of tokenizers that has been deprecated for years.
-OLDER_LAYOUT = pytest.mark.filterwarnings("ignore:Deprecated in 0.9.0:DeprecationWarning")
+
+# Folders.
 
 
 @OLDER_LAYOUT
@@ -153,7 +175,7 @@ def test_a_byte_order_mark_is_no_part_of_a_file(file: str, folder: Path) -> None
 def test_padding_is_the_folder_s(folder: Path) -> None:
     """As in SD 2, whose windows A1111 ends with the end mark and then fills with `!`."""
     configure(folder, pad_token="!")
-    pad = read("tokenizer.json")["model"]["vocab"]["!"]
+    pad = id_of("!")
     tokenizer = Tokenizer(folder, 3, VOCABULARY)
     assert ids("cat", tokenizer=tokenizer) == [[BEGIN, *CAT, END, *[pad] * (75 - len(CAT))]]
     *_, last = ids("cat " * 75 + "cat", tokenizer=tokenizer)
@@ -218,6 +240,29 @@ def test_plain_brackets_are_text() -> None:
     windows = TOKENIZER.encode((prompt,))
     assert windows.ids[0].tolist() == [CLIP(prompt, padding="max_length", max_length=77).input_ids]
     assert (windows.weights == 1).all()
+
+
+@OLDER_LAYOUT
+@pytest.mark.parametrize("layout", ["vocab.json", "tokenizer.json"])
+def test_words_that_are_padding_elsewhere_are_words(layout: str, folder: Path) -> None:
+    """`!` in SD 2 and the second tokenizer of SDXL: a word to A1111, padding to diffusers wherever it stands."""
+    if layout == "tokenizer.json":
+        shutil.copy(DEMO / layout, folder)
+    prompt = "! !! (!!!:1.5) a cat!? <|endoftext|>"
+    expected = TOKENIZER.encode((prompt,), "a1111")
+    configure(folder, pad_token="!")
+    tokenizer = Tokenizer(folder, 3, VOCABULARY)
+    found = tokenizer.encode((prompt,), "a1111")
+    words = 1 + len(CLIP(prompt.replace("(", "").replace(":1.5)", ""), add_special_tokens=False).input_ids)
+    assert found.ids[0, 0, :words].tolist() == expected.ids[0, 0, :words].tolist()
+    assert set(found.ids[0, 0, words + 1 :].tolist()) == {id_of("!")}
+    assert found.weights.tolist() == expected.weights.tolist()
+    assert np.count_nonzero(found.weights == 1.5) == 3
+    assert [len(window) for window in ids("cat! " * 80, "a1111", tokenizer)] == [77] * 3
+
+    theirs = CLIPTokenizerFast.from_pretrained(str(folder), local_files_only=True)
+    assert ids("! !!", tokenizer=tokenizer) == [theirs("! !!", padding="max_length", max_length=77).input_ids]
+    assert ids("! !!", tokenizer=tokenizer) != ids("! !!", "a1111", tokenizer)
 
 
 def test_tokens_carry_the_weights_of_their_words() -> None:
