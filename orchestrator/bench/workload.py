@@ -145,7 +145,7 @@ def _rate(value: str) -> float:
 def read_mix(path: Path) -> Mix:
     """Read a mix from a TOML file, or from a JSON file (`.json`). Raises ConfigError naming the entry and the key."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text_file(path).decode()
         tables: Any = msgspec.json.decode(text) if path.suffix == ".json" else tomllib.loads(text)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error

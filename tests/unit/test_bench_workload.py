@@ -41,6 +41,13 @@ def test_json_says_the_same(tmp_path: Path) -> None:
     assert read_mix(tmp_path / "mix.json") == read_mix(tmp_path / "mix.toml")[:1]
 
 
+@pytest.mark.parametrize("name", ["mix.toml", "mix.json"])
+def test_a_byte_order_mark_is_no_part_of_a_mix(name: str, tmp_path: Path) -> None:
+    content = TWO if name.endswith("toml") else '{"prompt": [{"prompt": "a fox"}, {"prompt": "a castle"}]}'
+    (tmp_path / name).write_text(content, encoding="utf-8-sig")
+    assert [entry.submit.prompt for entry in read_mix(tmp_path / name)] == ["a fox", "a castle"]
+
+
 @pytest.mark.parametrize(
     ("content", "line"),
     [
