@@ -26,6 +26,7 @@ import msgspec
 
 from stages.core import wire
 from stages.core.errors import ConfigError
+from stages.core.text_file import read_text_file
 
 _OURS = ("kind", "weight")
 _NOT_THEIRS = ("id", "type", "trace")

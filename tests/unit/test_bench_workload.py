@@ -69,14 +69,6 @@ def test_a_mistake_is_named_with_its_place(file: Path, content: str, line: str) 
         read_mix(file)
 
 
-@pytest.mark.parametrize("name", ["mix.toml", "mix.json"])
-def test_a_byte_order_mark_is_no_part_of_a_mix(name: str, tmp_path: Path) -> None:
-    text = '{"prompt": [{"prompt": "a fox"}]}' if name.endswith("json") else '[[prompt]]\nprompt = "a fox"\n'
-    (tmp_path / name).write_text(text, encoding="utf-8-sig")
-    (entry,) = read_mix(tmp_path / name)
-    assert entry.submit.prompt == "a fox"
-
-
 def test_a_mix_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.toml: No such file"):
         read_mix(tmp_path / "none.toml")
