@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import zmq
 
-from orchestrator.launch import private_pipeline
+from orchestrator.client.launch import private_pipeline
 
 _EVERY_S = 0.2
 _TIMES = ("p50", "p90", "p99")

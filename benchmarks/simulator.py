@@ -22,6 +22,7 @@ from statistics import fmean, harmonic_mean
 
 import msgspec
 
+from orchestrator.models.locate import card
 from orchestrator.tuning import profile, trial
 from orchestrator.tuning.calibrate import calibrate
 from orchestrator.tuning.curves import Curves
@@ -33,7 +34,6 @@ from orchestrator.tuning.score import fill, steady
 from orchestrator.tuning.simulate import UNMEASURED, Conditions, Simulated
 from orchestrator.tuning.space import Candidate, candidates
 from orchestrator.tuning.trial import Running, Trial
-from orchestrator.weights import card
 from stages.core import config
 from stages.core.point import Point
 

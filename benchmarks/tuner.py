@@ -19,6 +19,7 @@ from statistics import median
 
 import msgspec
 
+from orchestrator.models.locate import card
 from orchestrator.tuning import profile, space, trial
 from orchestrator.tuning.calibrate import calibrate
 from orchestrator.tuning.curves import Curves
@@ -31,7 +32,6 @@ from orchestrator.tuning.simulate import UNMEASURED, Conditions, Simulated
 from orchestrator.tuning.space import Candidate
 from orchestrator.tuning.trial import Trial
 from orchestrator.tuning.tuner import as_it_is
-from orchestrator.weights import card
 from stages.core import config
 
 _STEADY_S = 3.0

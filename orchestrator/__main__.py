@@ -23,7 +23,7 @@ COMMANDS = {
     "plan": "compare layouts for a machine that is not here, by simulation",
     "models": "list the models here, look into one, or get one from the hub",
 }
-"""The subcommands; each is the module of that name in orchestrator.cli, imported only when it is asked for."""
+"""The subcommands; each is the module of that name in orchestrator.cli.commands, imported only when it is asked for."""
 
 
 class Command(Protocol):
@@ -89,7 +89,7 @@ def parse(words: Sequence[str]) -> tuple[Command, argparse.Namespace]:
     _debug_option(top)
     top.add_argument("command", choices=COMMANDS, metavar="command", help="one of those below; each has --help")
     name = top.parse_args(words[: split + 1]).command
-    command = cast("Command", importlib.import_module(f"orchestrator.cli.{name}"))
+    command = cast("Command", importlib.import_module(f"orchestrator.cli.commands.{name}"))
     parser = Parser(f"triptych {name}", f"Triptych: {COMMANDS[name]}.")
     command.arguments(parser)
     _debug_option(parser)

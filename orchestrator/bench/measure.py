@@ -11,7 +11,7 @@ from orchestrator.bench.drive import Played, play
 from orchestrator.bench.workload import Closed, How, Mix, arrivals
 from orchestrator.bottleneck import Load
 from orchestrator.client import Client, Event
-from orchestrator.recording import Recording
+from orchestrator.trace.recording import Recording
 from stages.core import wire
 from stages.core.errors import BadRequest
 

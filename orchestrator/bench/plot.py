@@ -13,8 +13,8 @@ from orchestrator import plot_file
 from orchestrator.bench.measure import Level, Measured
 from orchestrator.bench.memory import Sample
 from orchestrator.bench.report import LevelFigures, best
-from orchestrator.recording import Level as Fullness
-from orchestrator.recording import Recording, forwards
+from orchestrator.trace.recording import Level as Fullness
+from orchestrator.trace.recording import Recording, forwards
 from stages.core.wire import KINDS, Kind
 
 if TYPE_CHECKING:

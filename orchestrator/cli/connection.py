@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from orchestrator.cli.options import Private, Remote
 from orchestrator.client import Client, own_pipeline
-from orchestrator.weights import locate
+from orchestrator.models.locate import locate
 from stages.core.config import load
 
 

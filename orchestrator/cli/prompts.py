@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from orchestrator.request import MAX_IMAGES
+from orchestrator.routing.request import MAX_IMAGES
 from stages.core import wire
 from stages.core.errors import BadRequest, ConfigError
 

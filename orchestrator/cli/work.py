@@ -4,14 +4,16 @@ import argparse
 import time
 from typing import Protocol, assert_never
 
-from orchestrator import output, trace
-from orchestrator.cli import display, options
+from orchestrator import output
+from orchestrator.cli import options
 from orchestrator.cli.connection import connect
-from orchestrator.cli.display import Display
-from orchestrator.cli.pictures import Folder
-from orchestrator.cli.report import JsonReport, PlainReport, Report
 from orchestrator.cli.session import WINDOW, Failure, Outcome, Picture, Session, Trace
+from orchestrator.cli.terminal import display
+from orchestrator.cli.terminal.display import Display
+from orchestrator.cli.terminal.pictures import Folder
+from orchestrator.cli.terminal.report import JsonReport, PlainReport, Report
 from orchestrator.client import Client
+from orchestrator.trace import prompts as trace
 from stages.core import wire
 
 _TICK_S = 0.1

@@ -7,10 +7,10 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-from orchestrator import recording
 from orchestrator.client.blocking import CONNECT_S
 from orchestrator.client.conversation import Answers, Conversation, Event, Queue
 from orchestrator.client.liveness import SILENCE_S, Liveness
+from orchestrator.trace import recording
 from stages.core import wire
 from stages.core.errors import NoAnswer, TriptychError
 from stages.core.link import ClientLink

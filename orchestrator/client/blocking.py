@@ -7,10 +7,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from orchestrator import recording
 from orchestrator.client.conversation import Conversation, Event, Queue
+from orchestrator.client.launch import Pipeline, private_pipeline
 from orchestrator.client.liveness import SILENCE_S, Liveness
-from orchestrator.launch import Pipeline, private_pipeline
+from orchestrator.trace import recording
 from stages.core import wire
 from stages.core.errors import NoAnswer, ShuttingDown, StartFailed
 from stages.core.link import ClientLink
@@ -273,7 +273,7 @@ class Prompt:
 def own_pipeline(
     config: Path | None = None, overrides: Iterable[str] = (), debug: bool = False, ask_s: float | None = None
 ) -> Iterator[Client]:
-    """Start a pipeline that nobody else knows, and stop it at the end; as orchestrator.launch does."""
+    """Start a pipeline that nobody else knows, and stop it at the end; as orchestrator.client.launch does."""
     with (
         private_pipeline(config, tuple(overrides), debug) as pipeline,
         Client(pipeline.address, OWN_CONNECT_S, ask_s=ask_s, pipeline=pipeline) as client,

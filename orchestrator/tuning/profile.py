@@ -16,7 +16,7 @@ from typing import IO
 
 import msgspec
 
-from orchestrator.child import environment
+from orchestrator.hub.child import environment
 from orchestrator.plan import Plan, plan
 from orchestrator.tuning.machine import Topology
 from orchestrator.tuning.simulate import Conditions

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 
 import msgspec
 
-from orchestrator import lease, router
 from orchestrator.bench.drive import Played, Record
 from orchestrator.bench.workload import Arrival
-from orchestrator.lease import Leases
+from orchestrator.hub import lease
+from orchestrator.hub.lease import Leases
 from orchestrator.plan import Machine, Plan
-from orchestrator.router import Router
+from orchestrator.routing import router
+from orchestrator.routing.router import Router
 from orchestrator.tuning.clockwork import Clockwork
 from orchestrator.tuning.curves import Curves
 from orchestrator.tuning.sharing import Sharing, Work

@@ -308,7 +308,7 @@ class Status(_FromHub, frozen=True, kw_only=True, tag="status"):
 
 
 class Trace(_FromHub, frozen=True, kw_only=True, tag="trace"):
-    """Answer to a trace request; the binary frame that follows is an orchestrator.recording.Recording."""
+    """Answer to a trace request; the binary frame that follows is an orchestrator.trace.recording.Recording."""
 
 
 HubMessage = Accepted | Waiting | Progress | Preview | Image | Traced | Done | Failed | Status | Trace

@@ -2,10 +2,10 @@
 
 import pytest
 
+from orchestrator.models.locate import card
 from orchestrator.tuning import profile
 from orchestrator.tuning.machine import Topology
 from orchestrator.tuning.profile import Ask
-from orchestrator.weights import card
 from stages.core import config
 
 CONFIG = config.load(None, environ={})

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.models.locate import card
 from orchestrator.tuning import profile
 from orchestrator.tuning.machine import Topology
 from orchestrator.tuning.profile import Ask
-from orchestrator.weights import card
 from stages.core import config, wire
 from tests.server import Server, run, serving
 

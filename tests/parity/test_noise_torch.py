@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from stages.unet.noise import TorchGenerator
 
-GOLDEN = Path(__file__).parents[1] / "unit" / "torch_noise.npz"
+GOLDEN = Path(__file__).parents[1] / "unit" / "stages" / "torch_noise.npz"
 SEEDS = (0, 42, 2**32 - 1, 2**63 - 1)
 DRAWS = ("4,4", "15,15", "16,16", "17,17", "100,100", "1024,1024", "3,20,4,15,16,1,2")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.__main__ import main
-from orchestrator.launch import private_pipeline
+from orchestrator.client.launch import private_pipeline
 from tests.parity.perfetto import BROWSER, Perfetto, opened
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine, in which Perfetto could run")

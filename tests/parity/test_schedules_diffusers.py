@@ -19,13 +19,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from stages.unet import schedules
-from tests.unit.test_schedules import GOLDEN_CONFIGS, GOLDEN_STEPS, SHAPE, Job, unet
+from tests.unit.stages.test_schedules import GOLDEN_CONFIGS, GOLDEN_STEPS, SHAPE, Job, unet
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of the libraries among themselves
     import diffusers
 
-GOLDEN = Path(__file__).parents[1] / "unit" / "diffusers_trajectories.npz"
+GOLDEN = Path(__file__).parents[1] / "unit" / "stages" / "diffusers_trajectories.npz"
 STEPS = (1, 2, 4, 20, 50)
 TOLERANCE = 1e-4
 # Stretching betas to no signal at the end subtracts square roots, in which torch errs by one unit in the last place: as

@@ -5,7 +5,7 @@ from itertools import count
 from typing import Any
 
 from orchestrator.__main__ import main
-from orchestrator.router import Router
+from orchestrator.routing.router import Router
 
 if __name__ == "__main__":
     method, at = sys.argv[1], int(sys.argv[2])

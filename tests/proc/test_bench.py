@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import timeline
 from orchestrator.bench.drive import play
 from orchestrator.bench.workload import DEFAULT, Closed, arrivals
-from orchestrator.recording import Heard, forwards, jobs, visits
+from orchestrator.trace import timeline
+from orchestrator.trace.recording import Heard, forwards, jobs, visits
 from stages.core import wire
 from tests.server import DEADLINE_S, STUBS, Server, run, serving
-from tests.unit.test_timeline import check, names, slices
+from tests.unit.trace.test_timeline import check, names, slices
 
 MIX = """
 [[prompt]]

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from orchestrator.__main__ import main
+from orchestrator.models.locate import card
 from orchestrator.plan import plan
 from orchestrator.tuning import profile, trial
 from orchestrator.tuning.machine import Topology
@@ -13,7 +14,6 @@ from orchestrator.tuning.profile import Ask, Memory
 from orchestrator.tuning.score import fill
 from orchestrator.tuning.space import candidates
 from orchestrator.tuning.tuner import as_it_is
-from orchestrator.weights import card
 from stages.core import config, cores
 from stages.core.errors import StartFailed
 from tests.server import STUBS

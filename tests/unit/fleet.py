@@ -11,7 +11,7 @@ from itertools import count
 import numpy as np
 
 from orchestrator.plan import OVERTAKERS, plan
-from orchestrator.router import Action, Router, ToClient
+from orchestrator.routing.router import Action, Router, ToClient
 from stages.core import pipes, wire
 from stages.core.arena import Arena, Layout, SlotRef, View
 from stages.core.checkpoint import Checkpoint

@@ -1,0 +1,55 @@
+"""`triptych serve`: one pipeline, until SIGTERM."""
+
+import argparse
+import json
+import logging
+from collections import Counter
+
+import msgspec
+
+from orchestrator.cli.options import add_config_argument, add_json, config_path
+from orchestrator.cli.parser import Parser
+from orchestrator.hub import hub
+from orchestrator.output import CannotWrite
+from stages.core import config
+
+log = logging.getLogger("triptych")
+
+
+def arguments(parser: Parser) -> None:
+    """Declare the options."""
+    add_config_argument(parser)
+    add_json(parser, "write the ready line as JSON")
+    # Whoever starts a pipeline for itself holds the other end; see orchestrator.client.launch.
+    parser.add_argument("--lifeline-fd", type=int, help=argparse.SUPPRESS)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve."""
+    loaded = config.load(config_path(args), args.set)
+    logging.basicConfig(format="triptych: %(message)s", level=logging.DEBUG if args.debug else logging.INFO)
+    return hub.serve(
+        loaded,
+        ready=lambda ready: _say(line(ready, args.json)),
+        lifeline=args.lifeline_fd,
+    )
+
+
+def _say(ready_line: str) -> None:
+    """Print it; that nobody can read it, or its terminal is gone, is no reason not to serve."""
+    try:
+        print(ready_line, flush=True)
+    except (CannotWrite, BrokenPipeError) as error:
+        log.warning("the ready line could not be written: %s", error)
+
+
+def line(ready: hub.Ready, as_json: bool) -> str:
+    """The ready line, for people or for programs."""
+    if as_json:
+        return json.dumps(msgspec.to_builtins(ready))
+    replicas = Counter(stage.kind for stage in ready.stages)
+    stages = " | ".join(
+        f"{stage.kind if replicas[stage.kind] == 1 else stage.name} {stage.cores_seen or stage.cores_asked}"
+        for stage in ready.stages
+    )
+    return f"triptych: ready at {ready.address} with {ready.model}, {stages}, loaded in {ready.load_s:.1f} s"

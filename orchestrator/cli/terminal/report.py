@@ -1,0 +1,88 @@
+"""What a command prints about its pictures: one line each, for people or for programs."""
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from orchestrator.cli.session import Failure, Picture, Session
+from orchestrator.cli.terminal.amounts import images
+from orchestrator.cli.terminal.legible import legible
+
+Say = Callable[[str], None]
+"""Prints a line on stdout, past whatever is drawn on the terminal."""
+
+
+class Report(Protocol):
+    """What is told as it happens, and at the end."""
+
+    def picture(self, picture: Picture, path: Path) -> None:
+        """A picture has been written."""
+
+    def failure(self, failure: Failure) -> None:
+        """A prompt has failed."""
+
+    def summary(self, session: Session, seconds: float, start_s: float, folder: Path) -> None:
+        """All is done: `seconds` since the first stage took something up, `start_s` before that."""
+
+
+class JsonReport:
+    """One object a line, as programs read them."""
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+
+    def picture(self, picture: Picture, path: Path) -> None:
+        """An object with the file, and what is needed to make it again."""
+        image = picture.image
+        self._say(
+            json.dumps(
+                {
+                    "id": image.id,
+                    "index": image.index,
+                    "prompt": picture.job.request.prompt,
+                    "path": str(path),
+                    "seed": image.seed,
+                    "width": image.width,
+                    "height": image.height,
+                    "sha256": hashlib.sha256(picture.encoded).hexdigest(),
+                    "timings": msgspec.to_builtins(image.timings),
+                }
+            )
+        )
+
+    def failure(self, failure: Failure) -> None:
+        """An object with the wire code and the message."""
+        self._say(json.dumps(msgspec.to_builtins(failure)))
+
+    def summary(self, session: Session, seconds: float, start_s: float, folder: Path) -> None:
+        """Nothing: programs can count."""
+
+
+class PlainReport:
+    """Lines for people: pictures on stdout, failures on stderr."""
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+
+    def picture(self, picture: Picture, path: Path) -> None:
+        """Where it is, its seed, and the seconds from the first stage on."""
+        image = picture.image
+        spent = image.timings.total_s - image.timings.queue_s
+        self._say(f"{path}  seed {image.seed}, {spent:.1f} s")
+
+    def failure(self, failure: Failure) -> None:
+        """What went wrong, and with which prompt."""
+        which = f"{legible(failure.prompt, 60)}: " if failure.prompt and failure.prompt.strip() else ""
+        print(f"triptych: error: {which}{legible(failure.message, 500)}", file=sys.stderr, flush=True)
+
+    def summary(self, session: Session, seconds: float, start_s: float, folder: Path) -> None:
+        """How many pictures, how fast, and where they are."""
+        done, failed = session.images_done, len(session.failures)
+        if done:
+            rate = f"{done / max(seconds, 1e-3):.2f} images/s" + (f", {failed} failed" if failed else "")
+            self._say(f"{images(done)} in {seconds:.1f} s, {rate}, in {folder} (the first began after {start_s:.1f} s)")

@@ -1,0 +1,66 @@
+"""What passes the hub, kept for a while: appending is all it costs until somebody asks."""
+
+from collections import deque
+from collections.abc import Iterable
+
+from orchestrator.routing.jobs import Job
+from orchestrator.trace.recording import Fact, Heard, Level, Lost, Memory, Recording, Sent, Worker, encode
+from stages.core import pipes
+
+FACTS = 1 << 16
+"""Facts kept, the newest ones; some 60 an image of 25 steps."""
+
+_PROMPT_CHARS = 120
+"""Of a prompt's text; more would not be legible on a slice."""
+
+
+class Recorder:
+    """A bounded buffer of facts. Times are nanoseconds of CLOCK_MONOTONIC, given by the caller."""
+
+    def __init__(self, facts: int = FACTS) -> None:
+        self._facts: deque[Fact] = deque(maxlen=facts)
+        self._level = (0, 0)
+
+    def sent(self, stage: str, run: pipes.Run, job: Job | None, now_ns: int) -> None:
+        """A job goes to a stage."""
+        if job is not None:
+            text = job.request.prompt[:_PROMPT_CHARS]
+            self._facts.append(
+                Sent(now_ns, stage, run.job, run.output.index, job.prompt.id, text, job.index, job.submitted_ns)
+            )
+
+    def heard(self, stage: str, pid: int, report: pipes.Report, now_ns: int) -> None:
+        """A stage has reported."""
+        self._facts.append(Heard(now_ns, stage, pid, report))
+
+    def lost(self, stage: str, pid: int, now_ns: int) -> None:
+        """A stage process has ended."""
+        self._facts.append(Lost(now_ns, stage, pid))
+
+    def level(self, now_ns: int, waiting: int, slots: int) -> None:
+        """How full the pipeline is; kept if that is another than before."""
+        if (waiting, slots) != self._level:
+            self._level = (waiting, slots)
+            self._facts.append(Level(now_ns, waiting, slots))
+
+    def memory(self, now_ns: int, pid: int, rss_bytes: int) -> None:
+        """What a process takes now."""
+        self._facts.append(Memory(now_ns, pid, rss_bytes))
+
+    def recording(self, seconds: float, now_ns: int, hub_pid: int, workers: Iterable[Worker]) -> bytes:
+        """The encoded Recording of the last `seconds`.
+
+        What gives names to jobs and tells when work began is in it however old it is; earlier steps are not.
+        """
+        began_ns = now_ns - round(seconds * 1e9)
+        facts = tuple(fact for fact in self._facts if fact.at_ns >= began_ns or not _momentary(fact))
+        return encode(Recording(began_ns, now_ns, hub_pid, tuple(workers), facts))
+
+
+def _momentary(fact: Fact) -> bool:
+    """Whether it says nothing of any later moment."""
+    match fact:
+        case Heard(report=pipes.Stepped()) | Memory():
+            return True
+        case _:
+            return False

@@ -1,0 +1,1 @@
+"""Model folders: found, downloaded, listed, looked into."""

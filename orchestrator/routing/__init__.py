@@ -1,0 +1,1 @@
+"""Which job goes where, when: pure, but for costs kept from run to run."""

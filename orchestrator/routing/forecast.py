@@ -1,0 +1,150 @@
+"""What is still to be done, in what order, and how long that takes. Pure.
+
+A job takes what its own work takes, one stage after the other. What goes before it takes less than all that work
+together, as stages overlap; how much less is learned while there is a queue (orchestrator.routing.estimate.Pace).
+"""
+
+import math
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+import numpy as np
+
+from orchestrator.routing.estimate import Estimate, Pace
+from orchestrator.routing.jobs import Job
+from orchestrator.routing.line import Line, Pending
+from orchestrator.routing.request import Request
+from stages.core.costs import Cost
+from stages.core.errors import DeadlineInfeasible
+from stages.core.model import ModelCard
+from stages.core.order import DOUBT, Claim, Key, Order, Ranking
+from stages.core.wire import KINDS, Kind
+
+EXPECTED_OVERTAKING = 0.6
+"""Of what goes before a prompt now, so much will come later and go before it, too, where the order lets it."""
+
+_ROUNDING_S = 1e-9
+
+
+class Forecast:
+    """Ranks jobs as the order says, and tells times as far as every kind of work has been seen."""
+
+    def __init__(self, card: ModelCard, order: Order, costs: Iterable[Cost] = ()) -> None:
+        """`costs` are those that are known already."""
+        self._card = card
+        self._more = DOUBT if order == "arrival" else EXPECTED_OVERTAKING
+        self.estimate: Final = Estimate(costs)
+        self._ranking = Ranking(order, self.estimate)
+        self.pace = Pace()
+
+    @property
+    def known(self) -> bool:
+        """Whether times can be told."""
+        return self.estimate.complete
+
+    def learn(self, kind: Kind, nanoseconds: int, now_ns: int, jobs: int, pixels: int = 0, rows: int = 1) -> None:
+        """A piece of work has been done, of `rows` rows for a picture of `pixels` pixels, while there were `jobs`."""
+        self.estimate.learn(kind, nanoseconds, pixels, rows)
+        if self.known:
+            self.pace.learn(rows * self.estimate.cost(kind, pixels), now_ns, jobs > len(KINDS))
+
+    def left(self, job: Job) -> float:
+        """Seconds of work the job has left."""
+        return self.estimate.of(job.kind, job.rows_left, job.request.pixels)
+
+    def rank(self, job: Job, now_ns: int) -> tuple[Key, float]:
+        """Where the job stands in the order, and the seconds of work it has left.
+
+        The smallest goes first, and no two are equal.
+        """
+        done = job.step if job.kind == "unet" else 0
+        pixels = job.request.pixels
+        return self._ranking.rank(job.claim, job.number, job.kind, job.rows_left, pixels, done, now_ns / 1e9)
+
+    def line(self, jobs: Iterable[Job] = (), now_ns: int = 0) -> Line:
+        """The jobs in the order in which they go."""
+        return Line(self.rank, jobs, now_ns)
+
+    def position(self, jobs: Iterable[Job], pending: Pending) -> int:
+        """How many of the images that wait for their first stage go before all these of one prompt."""
+        ranks = [rank for job in jobs if (rank := pending.waiting.rank_of(job)) is not None]
+        return pending.waiting.before(min(ranks)) if ranks else 0
+
+    def eta(self, job: Job, pending: Pending, now_ns: int) -> float | None:
+        """Seconds until the job is done: its own work and that of all that go before it. None while unknown."""
+        if not self.known:
+            return None
+        rank = pending.rank_of(job) or self.rank(job, now_ns)[0]
+        return round(self.pace.value * pending.work_before(rank) + self.left(job), 3)
+
+    def first_done(self, pending: Pending) -> float | None:
+        """Seconds until one of the jobs is done, so that there is room again. None while unknown."""
+        if not self.known:
+            return None
+        least = (line.least_work() for line in pending)
+        return round(min((work for work in least if work is not None), default=0.0), 3)
+
+    def lateness(self, job: Job, now_ns: int) -> float:
+        """Seconds by which the job would miss its deadline if it had all cores from now on."""
+        if job.claim.deadline is None or not self.known:
+            return -math.inf
+        return now_ns / 1e9 + self.left(job) - job.claim.deadline
+
+    def fit(
+        self, requests: list[Request], claim: Claim, min_steps: int | None, pending: Pending, now_ns: int
+    ) -> list[Request]:
+        """The requests, if they can be done by the claim's deadline; with fewer steps if that is allowed and helps.
+
+        A deadline that was accepted is a promise: what would make another prompt of this priority or a higher one miss
+        its own is refused, too. Raises DeadlineInfeasible, naming the earliest time.
+        """
+        if claim.deadline is None or not self.known:
+            return requests
+        now = now_ns / 1e9
+        rows, pixels = self._rows(requests[0]), requests[0].pixels
+        rank, one = self._ranking.rank(claim, math.inf, "text", rows, pixels, 0, now)  # of equal ones the newest
+        before, spare = self._around(rank, claim.priority, pending, now)
+        allowed = claim.deadline - now
+        work = one * len(requests)
+        excess = work - min(allowed - before, spare)
+        if excess <= 0:
+            return requests
+        if min_steps is not None:
+            fewer = self._fewer_steps(requests[0], one - excess / len(requests))
+            if fewer >= min_steps:
+                return [msgspec.structs.replace(request, steps=fewer) for request in requests]
+        if before + work > allowed:
+            why = f"this may take {before + work:.3g} s, and {allowed:.3g} s are allowed by `deadline_s`"
+        else:
+            why = f"this would make others late by {excess:.3g} s that were accepted with a deadline"
+        error = DeadlineInfeasible(why)
+        if work <= allowed:  # else it takes too long by itself, and waiting is no help
+            error.retry_after_s = round(excess, 3)
+        raise error
+
+    def _whole(self, request: Request) -> float:
+        """Seconds of work of one image."""
+        return self.estimate.of("text", self._rows(request), request.pixels)
+
+    def _rows(self, request: Request) -> int:
+        """Rows of U-Net forwards that one image takes."""
+        return request.evaluations(self._card) * self._card.rows(request.guidance_scale)
+
+    def _fewer_steps(self, request: Request, seconds: float) -> int:
+        """The most steps, fewer than asked for, with which one image is done in so many seconds; 0 if none."""
+        fewer = (msgspec.structs.replace(request, steps=steps) for steps in range(request.steps - 1, 0, -1))
+        return next((each.steps for each in fewer if self._whole(each) <= seconds + _ROUNDING_S), 0)
+
+    def _around(self, rank: Key, priority: int, pending: Pending, now: float) -> tuple[float, float]:
+        """Seconds until `rank` has its turn, and how long what goes after it can be kept waiting.
+
+        So long that none of it, of this priority, misses a deadline that it would meet now. Both are told with room to
+        spare: what is begun and then misses its deadline was work for nothing.
+        """
+        pace = self.pace.value
+        before, own, deadline = pending.after(rank, priority)
+        takes, allowed = pace * before + own, deadline - now
+        keepable = takes <= allowed
+        spare = np.maximum(0.0, allowed - (1 + DOUBT) * takes)[keepable].min(initial=math.inf)
+        return (1 + self._more) * pace * pending.work_before(rank), float(spare)

@@ -1,0 +1,1 @@
+"""What happened when: recorded by the hub, made sense of by who asks."""
