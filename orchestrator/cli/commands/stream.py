@@ -37,7 +37,9 @@ class LineSource:
             try:
                 request = parse(line, self._defaults)
             except BadRequest as error:
-                report.failure(session.fail(wire.id_of_broken(line), error.code, f"line {number}: {error.message}"))
+                report.failure(
+                    session.fail(wire.id_of_broken(line) or None, error.code, f"line {number}: {error.message}")
+                )
                 return True
             if request is not None:
                 failure = session.add(request)

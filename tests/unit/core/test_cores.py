@@ -35,7 +35,7 @@ def test_reading_undoes_writing(numbers: frozenset[int]) -> None:
 def test_what_is_no_cpu_list_is_refused_by_name(text: str) -> None:
     with pytest.raises(ConfigError) as refused:
         cores.parse(f"0,{text}")
-    assert text in refused.value.message
+    assert text[:900] in refused.value.message
 
 
 @given(st.text("0123456789-, x", max_size=12))
