@@ -39,6 +39,9 @@ log = logging.getLogger("triptych")
 _LOOK_S = 1.0
 """Seconds between two looks at what the processes use, while there is work."""
 
+_REFUSALS_S = 60.0
+"""Seconds between two lines about connections that were refused."""
+
 _DESCRIPTORS_A_STAGE = 8
 """What a stage process takes of ours: life-line, pidfd, standard error, its connection, and some to spare."""
 
@@ -111,7 +114,7 @@ class Hub:
         self._drain_until = 0.0
         self._asked_to_stop = 0
         """Signals that meant it; a terminal that is closed does not count."""
-        self._look_at = 0.0
+        self._look_at = self._refusals_told_until = 0.0
         self._stopping = False
         self._failure: TriptychError | None = None
         self._poller = zmq.Poller()
@@ -149,7 +152,8 @@ class Hub:
             self._asked_to_stop += len(received) if received != [signal.SIGHUP] else 0
             # 2. Who has come, or gone; before anything is opened that there may be no descriptor for.
             self._stages.connections.attend()
-            self._clients.connections.attend()
+            if self._clients.connections.attend():
+                self._tell_of_refusals()
             # 3. What stages have said, before any news of their death: it was said earlier.
             for pid, message in self._stages.receive():
                 with self._contained(self._stage_of(pid), message):
@@ -232,6 +236,15 @@ class Hub:
                 self._clients.send(client, wire.Failed.of(id, last_word))
         for child in self._children.values():
             child.kill()
+
+    def _tell_of_refusals(self) -> None:
+        """Say that clients are refused, a line a minute: whoever refuses thousands must not fill a log with them."""
+        if time.monotonic() >= self._refusals_told_until:
+            self._refusals_told_until = time.monotonic() + _REFUSALS_S
+            served = self._clients.connections.limit
+            log.warning(
+                "connections are refused: %d are open, as many as there are descriptors for (ulimit -n)", served
+            )
 
     def _look(self) -> None:
         """Note what the processes use. It is for show, so it is skipped where it cannot be had."""

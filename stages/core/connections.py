@@ -25,8 +25,6 @@ class Connections:
     ) -> None:
         """`welcome` is shown each connection as it is accepted. To be made after the socket is bound."""
         self.limit = limit
-        self.refused = 0
-        """Connections ended so far."""
         self._listener = socket
         self._address = socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
         self._welcome = welcome
@@ -38,19 +36,20 @@ class Connections:
         """How many are open, as far as has been told."""
         return len(self._open)
 
-    def attend(self) -> None:
-        """Take in what libzmq has told since the last call."""
+    def attend(self) -> int:
+        """Take in what libzmq has told since the last call; returns how many connections that has ended."""
+        ended = 0
         while True:
             try:
                 event = parse_monitor_message(self.monitor.recv_multipart(zmq.NOBLOCK))
             except zmq.Again:
-                return
+                return ended
             descriptor = int(event["value"])
             if event["event"] == zmq.EVENT_DISCONNECTED:
                 self._open.discard(descriptor)
             else:
                 self._open.add(descriptor)
-                self._look_at(descriptor)
+                ended += self._unwanted(descriptor)
 
     def close(self) -> None:
         """Stop listening to what libzmq tells; before the socket itself is closed."""
@@ -58,18 +57,22 @@ class Connections:
             self._listener.disable_monitor()
             self.monitor.close(0)
 
-    def _look_at(self, descriptor: int) -> None:
+    def _unwanted(self, descriptor: int) -> bool:
         """End the connection if it is not wanted. The descriptor may have been closed meanwhile, and be another's."""
         try:
             peer = system.socket(fileno=descriptor)
         except OSError:
-            return
+            return False
         try:
-            # Whatever else has a socket in this process, it does not have it at this address.
-            if _address_of(peer) == self._address and not (len(self._open) <= self.limit and self._welcome(peer)):
-                self.refused += 1
-                with suppress(OSError):
-                    peer.shutdown(system.SHUT_RDWR)
+            if (
+                _address_of(peer) != self._address
+            ):  # whatever else has a socket in this process, it is not at this address
+                return False
+            if len(self._open) <= self.limit and self._welcome(peer):
+                return False
+            with suppress(OSError):
+                peer.shutdown(system.SHUT_RDWR)
+            return True
         finally:
             peer.detach()
 

@@ -138,6 +138,8 @@ def test_idle_connections_to_the_last_descriptor_end_nobody(greeting: bytes) -> 
         eventually(lambda: descriptors(server) < 128, "those that were served are gone")
         with server.client() as newcomer:
             assert not run(newcomer, [prompt("new")]).failed()
+        server.process.send_signal(signal.SIGTERM)
+        assert server.end()[1].count("connections are refused") == 1
 
 
 @pytest.mark.usefixtures("many")
