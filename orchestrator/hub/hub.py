@@ -151,8 +151,9 @@ class Hub:
                 self._drain()
             self._asked_to_stop += len(received) if received != [signal.SIGHUP] else 0
             # 2. Who has come, or gone; before anything is opened that there may be no descriptor for.
-            self._stages.connections.attend()
-            if self._clients.connections.attend():
+            if self._stages.connections.monitor in events:
+                self._stages.connections.attend()
+            if self._clients.connections.monitor in events and self._clients.connections.attend():
                 self._tell_of_refusals()
             # 3. What stages have said, before any news of their death: it was said earlier.
             for pid, message in self._stages.receive():
