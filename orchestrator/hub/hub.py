@@ -1,5 +1,6 @@
 """The hub: the one loop that performs what the router and the supervisor decide."""
 
+import gc
 import logging
 import os
 import resource
@@ -39,6 +40,10 @@ log = logging.getLogger("triptych")
 _LOOK_S = 1.0
 """Seconds between two looks at what the processes use, while there is work."""
 
+_GARBAGE = 50_000
+"""Objects made, beyond those given back, before Python looks for circles among them. To rank a long queue anew makes
+tens of thousands, none of them garbage, and to look at all that waits would take as long as the ranking."""
+
 _REFUSALS_S = 60.0
 """Seconds between two lines about connections that were refused."""
 
@@ -65,6 +70,8 @@ def serve(config: Config, *, ready: Callable[[Ready], None], lifeline: int | Non
     TriptychError when the pipeline cannot start, or a stage cannot be kept alive.
     """
     raise_limit()
+    gc.freeze()
+    gc.set_threshold(_GARBAGE)
     hub = Hub(config, plan(config, card(config), Machine.here()), ready, lifeline)
     try:
         with Keeper(hub.address), signals() as inbox:

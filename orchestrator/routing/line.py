@@ -35,7 +35,7 @@ class Line:
         self._jobs = list(jobs)
         self._ranks: list[Key] = []
         self._rank_of: dict[int, Key] = {}
-        self._figures: NDArray[np.float64] = np.empty((3, 0))
+        self._figures: NDArray[np.float64] = np.array([_figures(job, 0.0) for job in self._jobs]).reshape(-1, 3).T
         """Of each job, in order: seconds of work left, deadline (seconds of CLOCK_MONOTONIC, or infinity), priority."""
         self._ranked_ns = now_ns
         self._sort(now_ns)
@@ -104,13 +104,13 @@ class Line:
         return [self._jobs[index] for index in late]
 
     def _sort(self, now_ns: int) -> None:
-        ranked = sorted([(*self._rank(job, now_ns), job) for job in self._jobs])  # no two ranks are equal
-        self._ranks = [rank for rank, _, _ in ranked]
-        self._jobs = [job for _, _, job in ranked]
-        self._rank_of = {job.number: rank for rank, _, job in ranked}
-        deadlines = [np.inf if job.claim.deadline is None else job.claim.deadline for job in self._jobs]
-        priorities = [job.claim.priority for job in self._jobs]
-        self._figures = np.array([[left for _, left, _ in ranked], deadlines, priorities], np.float64)
+        ranked = [self._rank(job, now_ns) for job in self._jobs]
+        order = sorted(range(len(ranked)), key=ranked.__getitem__)  # no two ranks are equal
+        self._jobs = [self._jobs[index] for index in order]
+        self._ranks = [ranked[index][0] for index in order]
+        self._rank_of = {job.number: rank for job, rank in zip(self._jobs, self._ranks, strict=True)}
+        self._figures = self._figures[:, order]
+        self._figures[_LEFT] = [ranked[index][1] for index in order]
         self._ranked_ns = now_ns
 
 
