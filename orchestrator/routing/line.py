@@ -18,6 +18,9 @@ RERANK_NS = 100_000
 """Nanoseconds that ranks are believed for, for each job that waits: ranking one takes some 3 us, so never more than a
 few percent of the time goes into it, and a thousand are ranked anew ten times a second."""
 
+_RERANK_NS = 10_000_000
+"""Nanoseconds that they are believed for at least: a short line is ranked anew at a step, not at each message of it."""
+
 _LEFT, _DEADLINE, _PRIORITY = range(3)
 
 
@@ -79,7 +82,7 @@ class Line:
 
     def refresh(self, now_ns: int) -> None:
         """Rank anew if the ranks have become too old."""
-        if now_ns - self._ranked_ns >= RERANK_NS * len(self._jobs):
+        if now_ns - self._ranked_ns >= max(_RERANK_NS, RERANK_NS * len(self._jobs)):
             self._sort(now_ns)
 
     def rank_of(self, job: Job) -> Key | None:

@@ -106,7 +106,7 @@ class Router:
         self._prompts: dict[tuple[bytes, str], Prompt] = {}
         self._silent: dict[Prompt, None] = {}
         """All prompts, those first whose clients have heard nothing for the longest time."""
-        self._reminded_ns = 0
+        self._remind_after_ns = 0
         self._count = 0
         self._draining = False
         self._actions: list[Action] = []
@@ -174,16 +174,16 @@ class Router:
     def reminder_ns(self) -> int | None:
         """When `remind` has something to say; None while nobody waits."""
         oldest = next(iter(self._silent), None)
-        return None if oldest is None else max(oldest.told_ns + REMIND_NS, self._reminded_ns + REMIND_PAUSE_NS)
+        return None if oldest is None else max(oldest.told_ns + REMIND_NS, self._remind_after_ns)
 
     def remind(self, now_ns: int) -> list[Action]:
         """Say to clients that have not heard of a prompt for a while that it is still in.
 
         This is also how the hub finds out that a client has gone while its prompts only wait.
         """
-        self._reminded_ns = now_ns
         overdue = (prompt for prompt in self._silent if now_ns - prompt.told_ns >= REMIND_NS)
         prompts = list(islice(overdue, REMINDED_AT_ONCE))
+        self._remind_after_ns = now_ns + (REMIND_PAUSE_NS if len(prompts) == REMINDED_AT_ONCE else REMIND_NS)
         pending = self._pending(now_ns)
         for prompt in prompts:
             self._heard_of(prompt, now_ns)
