@@ -74,11 +74,6 @@ class Job:
     """When each kind of stage took it up and put it down."""
 
     @property
-    def waits_to_begin(self) -> bool:
-        """Whether no stage has had it yet."""
-        return self.kind == "text" and self.stage is None
-
-    @property
     def rows_left(self) -> int:
         """Rows of U-Net forwards to come; the U-Net itself says how many evaluations there are, once it has begun."""
         return self.rows * (self.steps - self.step if self.kind == "unet" and self.step else self.evaluations)

@@ -32,10 +32,6 @@ class Connections:
         self.monitor: zmq.Socket[bytes] = socket.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
         """Readable when there is something for `attend`."""
 
-    def __len__(self) -> int:
-        """How many are open, as far as has been told."""
-        return len(self._open)
-
     def attend(self) -> int:
         """Take in what libzmq has told since the last call; returns how many connections that has ended."""
         ended = 0

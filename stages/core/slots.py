@@ -33,10 +33,6 @@ class SlotTable:
         """How many slots of `pool` can be reserved now."""
         return len(self._free[pool])
 
-    def pool_of(self, ref: SlotRef) -> str:
-        """The name of the pool that the slot belongs to."""
-        return self._pool_of[ref.index]
-
     def reserve(self, pool: str, job: int) -> SlotRef:
         """Take a free slot of `pool` for `job`. Raises IndexError when none is free."""
         index = self._free[pool].pop()

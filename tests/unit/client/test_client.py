@@ -84,6 +84,16 @@ def test_a_stream_that_is_closed_before_its_end_cancels_its_prompt(hub: FakeHub,
     assert len(list(client.submit(prompt("1")))) == 4, "the id may be used again"
 
 
+def test_a_stream_that_is_closed_twice_cancels_its_prompt_once(hub: FakeHub, client: Client) -> None:
+    hub.answers = stubborn
+    events = client.submit(prompt("1"))
+    next(events)
+    events.close()
+    events.close()
+    client.status()
+    assert hub.received.count(wire.Cancel(id="1")) == 1
+
+
 def test_a_stream_that_has_ended_cancels_nothing(hub: FakeHub, client: Client) -> None:
     with client.submit(prompt("1")) as events:
         assert len(list(events)) == 4
