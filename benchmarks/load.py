@@ -62,11 +62,11 @@ def mix(count: int, rate: float, seed: int) -> list[Job]:
     Exactly as many are long as the share says, and exactly so many come within their time: a Poisson process of which
     the number of arrivals is given, so that the load of a short run, too, is what it is meant to be.
     """
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     kinds = ["long"] * round(LONG_SHARE * count)
     kinds += ["short"] * (count - len(kinds))
-    dice.shuffle(kinds)
-    return [Job(kind, at) for kind, at in zip(kinds, sorted(dice.uniform(0, count / rate) for _ in kinds), strict=True)]
+    rng.shuffle(kinds)
+    return [Job(kind, at) for kind, at in zip(kinds, sorted(rng.uniform(0, count / rate) for _ in kinds), strict=True)]
 
 
 def play(client: Client, jobs: list[Job]) -> float:

@@ -29,12 +29,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks import models
-from benchmarks.contest import lineup, results
-from benchmarks.contest.contenders import Workers
-from benchmarks.contest.measure import race, weigh
-from benchmarks.contest.pipe import WorkerLost
-from benchmarks.contest.results import Measured, Report, Task
-from benchmarks.contest.work import Work, native_precision, work
+from benchmarks.comparison import lineup, results
+from benchmarks.comparison.measure import interleave, measure_memory
+from benchmarks.comparison.pipe import WorkerLost
+from benchmarks.comparison.results import Measured, Report, Task
+from benchmarks.comparison.systems import Workers
+from benchmarks.comparison.work import Work, native_precision, work
 from stages.core import cores
 from stages.core.errors import ConfigError, TriptychError
 from stages.core.model import demo_folder
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = _parser()
     args = parser.parse_args(argv)
     if unknown := {*args.only, *args.without} - {*lineup.NAMES}:
-        parser.error(f"there is no contender {', '.join(sorted(unknown))}; see --help")
+        parser.error(f"there is no system {', '.join(sorted(unknown))}; see --help")
     if args.full and args.model:
         parser.error("--full names the models; leave --model out")
     if args.images is not None and args.images < 1:
@@ -120,9 +120,9 @@ def measure(found: Measured, done: Work, args: argparse.Namespace, console: Cons
             progress.advance(bar)
 
         for group in groups:
-            yield from race(group, found, args.rounds, say)
+            yield from interleave(group, found, args.rounds, say)
         # Last, because Triptych's first start with a model tests its numerics, and later ones remember the outcome.
-        yield from weigh(by_itself, found, say)
+        yield from measure_memory(by_itself, found, say)
 
 
 def rendered(report: Report) -> list[str]:
@@ -170,7 +170,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--precision", choices=("bf16", "f32"), help="default: the CPU's own")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="for triptych-tuned")
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help=f"this peer only; of: {names}")
-    parser.add_argument("--without", action="append", default=[], metavar="NAME", help="leave this contender out")
+    parser.add_argument("--without", action="append", default=[], metavar="NAME", help="leave this system out")
     parser.add_argument("--alone", action="store_true", help="one prompt at a time: seconds, not images/s")
     parser.add_argument("--no-memory", action="store_true", help="leave out the starts for memory and pictures")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was found")

@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 
 from orchestrator.bench.drive import Record, play
-from orchestrator.bench.workload import DEFAULT, Arrival, Closed, Entry, arrivals
+from orchestrator.bench.workload import DEFAULT, Arrival, Closed, MixEntry, arrivals
 from orchestrator.client import Client, own_pipeline
 from stages.core import cores
 
@@ -41,7 +41,7 @@ def load(steps: int | None, images: int, seed: int) -> list[Arrival]:
     """The prompts of one run, all different, so that none is encoded for another."""
     asked = msgspec.structs.replace(DEFAULT[0].submit, steps=steps)
     mix = tuple(
-        Entry("image", 1.0, msgspec.structs.replace(asked, prompt=f"{asked.prompt}, {seed}-{number}"))
+        MixEntry("image", 1.0, msgspec.structs.replace(asked, prompt=f"{asked.prompt}, {seed}-{number}"))
         for number in range(images)
     )
     return arrivals(mix, Closed(), images, seed)

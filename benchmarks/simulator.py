@@ -26,9 +26,9 @@ from orchestrator.models.locate import card
 from orchestrator.tuning import profile, trial
 from orchestrator.tuning.calibrate import calibrate
 from orchestrator.tuning.curves import Curves
-from orchestrator.tuning.foretell import Foretelling
 from orchestrator.tuning.load import jobs_for
 from orchestrator.tuning.machine import Topology
+from orchestrator.tuning.predictor import Predictor
 from orchestrator.tuning.profile import Alone, Ask
 from orchestrator.tuning.score import fill, steady
 from orchestrator.tuning.simulate import UNMEASURED, Conditions, Simulated
@@ -82,9 +82,9 @@ def asks() -> list[Ask]:
     return [*unets, Ask("unet", 1, 1, _ROWS), *others]
 
 
-def paper(points: Sequence[Point], steps: int, conditions: Conditions = UNMEASURED) -> Foretelling:
+def predictor(points: Sequence[Point], steps: int, conditions: Conditions = UNMEASURED) -> Predictor:
     """The simulator, told what stages take alone."""
-    return Foretelling(CONFIG, CARD, HERE, Curves(points), conditions, steps)
+    return Predictor(CONFIG, CARD, HERE, Curves(points), conditions, steps)
 
 
 def measure(
@@ -108,12 +108,12 @@ def rounds(minutes: float, steps: int) -> Iterable[Round]:
     with ExitStack() as stack:
         stages = [(ask, stack.enter_context(profile.alone(ask, CONFIG, CARD, HERE))) for ask in asks()]
         points = [point for ask, alone in stages for rows in ask.rows if (point := alone.measure(rows))]
-        foretold = paper(points, steps)
+        predicted = predictor(points, steps)
         pipelines: dict[Candidate, Running] = {}
         jobs: dict[Candidate, int] = {}
         for candidate in (each for some in chosen() for each in some):
-            out = fill(foretold.plan(candidate))
-            jobs[candidate] = jobs_for(out, foretold.bound(candidate), _STEADY_S)
+            out = fill(predicted.plan(candidate))
+            jobs[candidate] = jobs_for(out, predicted.bound(candidate), _STEADY_S)
             pipelines[candidate] = stack.enter_context(trial.running(None, [], candidate, out))
             pipelines[candidate].warm_up(steps)
             print(f"{candidate.name}: loaded", flush=True)
@@ -146,7 +146,7 @@ def compare(found: Sequence[Round]) -> dict[Candidate, tuple[float, float]]:
 
     @cache
     def simulated(candidate: Candidate, jobs: int, in_flight: int, steps: int, at: Conditions) -> Simulated:
-        return paper(points, steps, at).play(candidate, jobs, in_flight)
+        return predictor(points, steps, at).play(candidate, jobs, in_flight)
 
     def again(ran: Trial, at: Conditions) -> Simulated:
         return simulated(ran.candidate, ran.jobs, ran.in_flight, ran.steps, at)

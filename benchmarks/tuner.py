@@ -23,9 +23,9 @@ from orchestrator.models.locate import card
 from orchestrator.tuning import profile, space, trial
 from orchestrator.tuning.calibrate import calibrate
 from orchestrator.tuning.curves import Curves
-from orchestrator.tuning.foretell import Foretelling
 from orchestrator.tuning.load import jobs_for
 from orchestrator.tuning.machine import Topology
+from orchestrator.tuning.predictor import Predictor
 from orchestrator.tuning.score import Score, fill
 from orchestrator.tuning.search import best_of, search, typical_rate
 from orchestrator.tuning.simulate import UNMEASURED, Conditions, Simulated
@@ -51,19 +51,19 @@ class Ground:
         self.topology = Topology.here()
         self.steps = steps
         self.trials = trials
-        points = profile.Memory(profile.facts(self.config, self.card)).points()
+        points = profile.ProfileStore(profile.facts(self.config, self.card)).points()
         self.curves = Curves(points)
         self.usual = as_it_is(self.config, self.card, self.topology)
         """What is served without a configuration: the only one that the simulator is calibrated by."""
         self.conditions = calibrate([ran for ran in trials if ran.candidate == self.usual], self.simulated, UNMEASURED)
 
-    def paper(self, conditions: Conditions) -> Foretelling:
+    def predictor(self, conditions: Conditions) -> Predictor:
         """The simulator under these conditions."""
-        return Foretelling(self.config, self.card, self.topology, self.curves, conditions, self.steps)
+        return Predictor(self.config, self.card, self.topology, self.curves, conditions, self.steps)
 
     def simulated(self, ran: Trial, conditions: Conditions) -> Simulated:
         """What the simulator makes of a run."""
-        return self.paper(conditions).play(ran.candidate, ran.jobs, ran.in_flight)
+        return self.predictor(conditions).play(ran.candidate, ran.jobs, ran.in_flight)
 
 
 def read(path: Path) -> list[Trial]:
@@ -77,11 +77,11 @@ def collect(path: Path, steps: int, minutes: float) -> None:
     trials = read(path)
     ground = Ground(steps, trials)
     every = list(dict.fromkeys([ground.usual, *space.candidates(ground.topology, ground.card)]))
-    paper = ground.paper(ground.conditions)
+    predictor = ground.predictor(ground.conditions)
     for candidate in _least_run(every, trials):
-        out = fill(paper.plan(candidate))
-        jobs = jobs_for(out, paper.bound(candidate), _STEADY_S)
-        if time.monotonic() + 6 + 1.5 * (jobs + out) / paper.bound(candidate) > end:
+        out = fill(predictor.plan(candidate))
+        jobs = jobs_for(out, predictor.bound(candidate), _STEADY_S)
+        if time.monotonic() + 6 + 1.5 * (jobs + out) / predictor.bound(candidate) > end:
             break
         ran = trial.run(None, [], candidate, out, jobs, steps)
         trials.append(ran)
@@ -114,13 +114,13 @@ def compare(ground: Ground, cap_s: float, trials: int) -> None:
     best = best_of(runs, cap_s)
     if best is None:
         raise SystemExit(f"no configuration keeps p99 within {cap_s:g} s")
-    paper = ground.paper(ground.conditions)
-    foretold = paper.scores(runs)
+    predictor = ground.predictor(ground.conditions)
+    predicted = predictor.scores(runs)
     shares, counts, over = [], [], 0
     for number in range(_REPLAYS):
-        dice = random.Random(number)
-        first = {ground.usual: [dice.choice(runs[ground.usual])]}
-        found = search(foretold, lambda candidate, dice=dice: dice.choice(runs[candidate]), cap_s, trials, first)
+        rng = random.Random(number)
+        first = {ground.usual: [rng.choice(runs[ground.usual])]}
+        found = search(predicted, lambda candidate, rng=rng: rng.choice(runs[candidate]), cap_s, trials, first)
         counts.append(sum(map(len, found.scores.values())))
         if found.best is None:
             shares.append(0.0)

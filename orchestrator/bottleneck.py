@@ -15,7 +15,7 @@ import msgspec
 from stages.core import cores
 from stages.core.wire import Bottleneck, Kind, StageStatus, Status
 
-FULL = 0.85
+SATURATED = 0.85
 """Busy for this share of the time is as good as always: the rest is hops, and the ends of what was measured."""
 
 IDLE = 0.02
@@ -24,10 +24,10 @@ IDLE = 0.02
 MAX_ROWS = 64
 """The most that stages.core.config takes."""
 
-_CROWD = 0.15
+_CONTENTION = 0.15
 """More than this of the cores in use by others explains why work is slow."""
 
-_WORTH = 1.05
+_WORTHWHILE_GAIN = 1.05
 """A change that brings less is not advised."""
 
 
@@ -111,7 +111,7 @@ def find(loads: Sequence[Load], host: Host) -> Bottleneck:
     for load in loads:
         groups.setdefault(load.cores, []).append(load)
     fullest = max(groups.values(), key=lambda group: _fullness(group, host))
-    if _fullness(fullest, host) < FULL:
+    if _fullness(fullest, host) < SATURATED:
         return _prompts(loads)
     if len(fullest) > 1:
         return _shared(fullest, loads, host)
@@ -167,8 +167,8 @@ def _shared(group: Sequence[Load], loads: Sequence[Load], host: Host) -> Bottlen
     most = max(group, key=lambda load: load.busy_share)
     total = sum(load.cores_used for load in group)
     part = first.cores_used / total if total else 0.0
-    if used < FULL and host.share != "turns":
-        if (others := _others(group, host)) > _CROWD:
+    if used < SATURATED and host.share != "turns":
+        if (others := _others(group, host)) > _CONTENTION:
             return _crowded(group, f"the stages {_percent(used)}: {_shares(loads)}", others)
         why = f"{most.name} is busy {_percent(most.busy_share)} of the time; {_shares(loads, but=most)}"
         why += f"; {_percent(used)} of cores {names} are in use"
@@ -187,12 +187,14 @@ def _alone(first: Load, loads: Sequence[Load], host: Host) -> Bottleneck:
     """A stage with cores of its own is always at work."""
     used = _cores_used([first], host)
     why = f"{first.name} is busy {_percent(first.busy_share)} of the time; {_shares(loads, but=first)}"
-    if used < FULL and (others := _others([first], host)) > _CROWD:
+    if used < SATURATED and (others := _others([first], host)) > _CONTENTION:
         return _crowded([first], why, others)
     if spare := _spare(loads, host):
         return Bottleneck(limits=first.name, why=why, change=f"give {first.name} cores {spare}, which no stage has")
     groups = {load.cores for load in loads}
-    givers = [load for load in loads if load is not first and load.busy_share < FULL and not load.cores & first.cores]
+    givers = [
+        load for load in loads if load is not first and load.busy_share < SATURATED and not load.cores & first.cores
+    ]
     giver = min(
         (load for load in givers if len(load.cores) > 1 and load.busy_share * len(load.cores) < len(load.cores) - 1),
         key=lambda load: load.busy_share,
@@ -204,9 +206,9 @@ def _alone(first: Load, loads: Sequence[Load], host: Host) -> Bottleneck:
         return Bottleneck(limits=first.name, why=why, change=change)
     work = sum(_busy_of(group, loads) * len(group) for group in groups)
     gain = first.busy_share * sum(len(group) for group in groups) / work if work else 1.0
-    if gain > _WORTH and givers:
+    if gain > _WORTHWHILE_GAIN and givers:
         change = f'let the stages share their cores (pipeline.share = "timeslice": up to {gain:.2f} times the images)'
-    elif used < FULL:
+    elif used < SATURATED:
         change = _fill(first, used, host)
     else:
         change = "fewer steps, or more cores" if first.kind == "unet" else f"more cores for {first.name}"

@@ -26,7 +26,7 @@ OUTPUT_POOL: dict[Kind, str] = {"text": "embeds", "unet": "latents", "vae": "ima
 SHARED: Share = "timeslice"
 """How stages share cores when nothing is said; what measured best (README)."""
 
-OVERTAKERS = 8
+PREEMPTION_SLOTS = 8
 """Jobs a U-Net process may hold beyond its depth because they go before all that it has."""
 
 _IMAGE_OVERHEAD = 1 << 20
@@ -82,7 +82,7 @@ def plan(config: Config, card: ModelCard, machine: Machine) -> Plan:
         _check_size(size, card.size_step)
     by_kind = {stage.kind: stage for stage in stages}
     depths = {stage.kind: _at_work(stage, card) + 1 for stage in stages}
-    most = depths | {"unet": depths["unet"] + OVERTAKERS}
+    most = depths | {"unet": depths["unet"] + PREEMPTION_SLOTS}
     pools = _pools(config, card, sizes, {kind: most[kind] * by_kind[kind].replicas for kind in KINDS})
     specs: list[StageSpec] = []
     for stage in stages:

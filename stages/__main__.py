@@ -12,7 +12,7 @@ import msgspec
 from stages import loop
 from stages.core import cores
 from stages.core.arena import Layout, View
-from stages.core.board import Beacon, Doing
+from stages.core.board import BoardWriter, Doing
 from stages.core.config import StageSpec
 from stages.core.errors import StartFailed, TriptychError
 from stages.core.link import StageLink
@@ -34,11 +34,11 @@ def main() -> int:
 
     link = StageLink(spec.address, spec.lifeline_fd)
     link.send(Hello(spec.name, os.getpid()))
-    beacon = Beacon(Region(spec.board_fd), spec.number)
-    beacon.beat(Doing.LOADING)
+    board = BoardWriter(Region(spec.board_fd), spec.number)
+    board.beat(Doing.LOADING)
     began = time.monotonic()
     try:
-        stage = implementation(spec)(spec, View(spec.arena_fd, Layout(spec.pools), spec.number), beacon)
+        stage = implementation(spec)(spec, View(spec.arena_fd, Layout(spec.pools), spec.number), board)
         stage.load()
         seen = cores.read_back(os.getpid())
         if seen != cores.parse(spec.cores):
@@ -50,7 +50,7 @@ def main() -> int:
         link.send(LoadFailed(known.code, known.message))
         link.close()
         return known.exit_status
-    beacon.loaded()
+    board.loaded()
     threads = len(os.listdir("/proc/self/task"))
     link.send(Loaded(time.monotonic() - began, cores.render(seen), threads, stage.precision))
     loop.serve(stage, link)

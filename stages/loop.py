@@ -12,9 +12,9 @@ from stages.core.pipes import (
     Drop,
     Dropped,
     Fault,
+    Finished,
     Grant,
     PreviewDrawn,
-    Put,
     Run,
     RunText,
     RunUnet,
@@ -114,7 +114,7 @@ class _Books:
             answer = _fault(job, error)
         self._owed.discard(job)
         if self._stage.idle:
-            self._stage.beacon.beat(Doing.IDLE)
+            self._stage.board.beat(Doing.IDLE)
         self._link.send(answer)
 
     def unit_of_work(self) -> bool:
@@ -126,7 +126,7 @@ class _Books:
         try:
             for report in self._stage.step():
                 self._link.send(report)
-                if isinstance(report, Put | Fault):
+                if isinstance(report, Finished | Fault):
                     self._owed.discard(report.job)
         except Exception as error:
             self._blame(error)
@@ -155,7 +155,7 @@ class _Books:
             raise error
         for job in blamed:
             self._fail(job, error)
-        self._stage.beacon.beat(Doing.IDLE)
+        self._stage.board.beat(Doing.IDLE)
 
     def _fail(self, job: int, error: Exception) -> None:
         """End a job here: the stage has to forget it, however much of it was taken in or done."""

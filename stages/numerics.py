@@ -51,7 +51,7 @@ class SelfTest:
     def __init__(self, version: str, cache: Path | None = None) -> None:
         """`version` of the inference library; `cache` is the user's cache folder by default."""
         self._version = version
-        self._figures = figures.Figures("numerics", cache)
+        self._figures = figures.FigureStore("numerics", cache)
 
     def passes(self, ir: Path, forward: Testable, precisely: Callable[[], Testable]) -> bool:
         """Whether `forward`, of the model at `ir`, is near enough to the same forward made by `precisely`."""

@@ -21,12 +21,12 @@ import numpy as np
 from stages.core import cores, embeds
 from stages.core.arena import Arena, Layout, SlotRef, View
 from stages.core.batching import worth_compiling
-from stages.core.board import Beacon, Board
+from stages.core.board import Board, BoardWriter
 from stages.core.config import StageSpec
 from stages.core.errors import StartFailed, TriptychError
 from stages.core.model import TOKENS, ModelCard, read_card
-from stages.core.order import Claim
-from stages.core.pipes import Fault, Put, Run, RunText, RunUnet, RunVae
+from stages.core.order import SchedulingKey
+from stages.core.pipes import Fault, Finished, Run, RunText, RunUnet, RunVae
 from stages.core.point import Point
 from stages.core.wire import Kind
 from stages.stage import Stage
@@ -59,7 +59,7 @@ class Bench:
         """Of the jobs that the stage has."""
         self._given: SlotRef | None = None
         """What all jobs read."""
-        self.stage = implementation(spec, self._view, Beacon(board.region, spec.number))
+        self.stage = implementation(spec, self._view, BoardWriter(board.region, spec.number))
 
     def load(self) -> None:
         """Load the stage. Raises what it raises."""
@@ -71,7 +71,7 @@ class Bench:
         streams = self._spec.streams
         jobs = 1
         if self._spec.kind == "unet":
-            if not worth_compiling(rows, self._spec.max_rows):  # what would fly are fewer
+            if not worth_compiling(rows, self._spec.max_rows):  # smaller forwards would be run
                 raise StartFailed(
                     f"no forward of {rows} rows is compiled where there are at most {self._spec.max_rows}"
                 )
@@ -111,7 +111,7 @@ class Bench:
 
     def _step(self) -> None:
         for report in self.stage.step():
-            if isinstance(report, Put | Fault):
+            if isinstance(report, Finished | Fault):
                 self._arena.free(self._outputs.pop(report.job))
 
     def _admit(self) -> None:
@@ -120,7 +120,7 @@ class Bench:
         self.stage.admit(self._run(self._count, self._outputs[self._count]))
 
     def _leave(self) -> None:
-        """Let all jobs go, and land the forwards they are in."""
+        """Drop all jobs, and finish the forwards they are in."""
         for job in self._outputs:
             self.stage.drop(job)
         while not self.stage.idle:
@@ -138,9 +138,11 @@ class Bench:
         if self._spec.kind == "vae":
             return RunVae(job, output, self._given, card.latent_shape(width, height), "png", {})
         shape = (self._rows_of_a_job, TOKENS, card.embed_dim)
-        scale, claim = card.guidance_scale, Claim(float(job))
+        scale, scheduling_key = card.guidance_scale, SchedulingKey(float(job))
         schedule = self._spec.schedule or None
-        return RunUnet(job, output, self._given, shape, width, height, card.steps, scale, schedule, job, 0.0, claim)
+        return RunUnet(
+            job, output, self._given, shape, width, height, card.steps, scale, schedule, job, 0.0, scheduling_key
+        )
 
     def _fill(self) -> SlotRef | None:
         """A sealed slot of normal noise, float32, as the input of all jobs."""

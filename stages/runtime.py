@@ -8,7 +8,7 @@ import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
-from stages.core.board import Beacon
+from stages.core.board import BoardWriter
 from stages.core.config import StageSpec
 from stages.core.errors import ModelError
 from stages.core.model import ir
@@ -33,12 +33,12 @@ class Forward:
     """A compiled model of static shapes with one infer request. Tensors are bound, not copied."""
 
     def __init__(
-        self, compiled: ov.CompiledModel, beacon: Beacon, precisely: "Callable[[], Forward] | None" = None
+        self, compiled: ov.CompiledModel, board: BoardWriter, precisely: "Callable[[], Forward] | None" = None
     ) -> None:
         """`precisely` makes the same forward in f32, for the case that this one's precision does not suffice."""
         self._compiled = compiled
         self._request = compiled.create_infer_request()
-        self._beacon = beacon
+        self._beacon = board
         self._precisely = precisely
         self._twin: Forward | None = None
         self._bound: dict[str, NDArray[np.generic]] = {}
@@ -73,11 +73,11 @@ class Forward:
 
     def start(self) -> None:
         """Begin to run the model on what is bound, in the threads of a free stream."""
-        self._beacon.took_off()
+        self._beacon.forward_started()
         try:
             self._request.start_async()
         except Exception:
-            self._beacon.landed()
+            self._beacon.forward_finished()
             raise
 
     def finish(self) -> bool:
@@ -88,7 +88,7 @@ class Forward:
         try:
             self._request.wait()
         finally:
-            self._beacon.landed()
+            self._beacon.forward_finished()
         if all(np.isfinite(self._bound[name]).all() for name in self.outputs if name in self._bound):
             return True
         return self._precisely is not None and self._infer_precisely(self._precisely)
@@ -106,10 +106,10 @@ class Runtime:
     """OpenVINO for one stage: its cores are already pinned, here its threads and precision are set."""
 
     def __init__(
-        self, spec: StageSpec, beacon: Beacon, self_test: SelfTest | None = None, core: ov.Core | None = None
+        self, spec: StageSpec, board: BoardWriter, self_test: SelfTest | None = None, core: ov.Core | None = None
     ) -> None:
         self._spec = spec
-        self._beacon = beacon
+        self._beacon = board
         self._core = core or ov.Core()
         self._options: dict[str, object] = {
             "INFERENCE_NUM_THREADS": spec.threads,

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 from stages.core.arena import View
-from stages.core.board import Beacon, Doing
+from stages.core.board import BoardWriter, Doing
 from stages.core.config import StageSpec
-from stages.core.pipes import DrawPreview, PreviewDrawn, Put, Report, Run, Took
+from stages.core.pipes import DrawPreview, Finished, PreviewDrawn, Report, Run, Started
 
 
 class Stage(ABC):
@@ -26,10 +26,10 @@ class Stage(ABC):
     working: tuple[int, ...] = ()
     """The jobs that an exception in `step` would be about, at this moment; empty when a unit of work begins."""
 
-    def __init__(self, spec: StageSpec, view: View, beacon: Beacon) -> None:
+    def __init__(self, spec: StageSpec, view: View, board: BoardWriter) -> None:
         self.spec = spec
         self.view = view
-        self.beacon = beacon
+        self.board = board
 
     @property
     @abstractmethod
@@ -51,7 +51,7 @@ class Stage(ABC):
 
     @abstractmethod
     def step(self) -> Iterator[Report]:
-        """Do one unit of work; reports are sent as they are yielded, `Took` before the work begins."""
+        """Do one unit of work; reports are sent as they are yielded, `Started` before the work begins."""
 
     def preview(self, wanted: DrawPreview) -> PreviewDrawn | None:
         """Draw a preview, at once; None where there is nothing to draw, or the stage draws none."""
@@ -68,8 +68,8 @@ R = TypeVar("R", bound=Run)
 class OneByOne(Stage, Generic[R]):
     """A stage whose jobs are one unit of work each, done in order of arrival."""
 
-    def __init__(self, spec: StageSpec, view: View, beacon: Beacon) -> None:
-        super().__init__(spec, view, beacon)
+    def __init__(self, spec: StageSpec, view: View, board: BoardWriter) -> None:
+        super().__init__(spec, view, board)
         self._queue: deque[R] = deque()
 
     @abstractmethod
@@ -90,13 +90,13 @@ class OneByOne(Stage, Generic[R]):
         run = self._queue.popleft()
         self.working = (run.job,)
         began = time.monotonic_ns()
-        self.beacon.beat(Doing.BUSY, run.job, 0, 1)
-        yield Took(run.job, began)
+        self.board.beat(Doing.BUSY, run.job, 0, 1)
+        yield Started(run.job, began)
         shape = self.work(run)
         ended = time.monotonic_ns()
-        yield Put(run.job, run.output, shape, began, ended)
-        self.beacon.busy(ended - began)
-        self.beacon.beat(Doing.IDLE)
+        yield Finished(run.job, run.output, shape, began, ended)
+        self.board.busy(ended - began)
+        self.board.beat(Doing.IDLE)
 
     def drop(self, job: int) -> None:
         """Take the job out of the queue."""

@@ -13,7 +13,7 @@ from stages.core import wire
 _LONGEST_WAIT_S = 1.0
 
 
-class Line(Protocol):
+class PromptSink(Protocol):
     """What prompts are sent through: a Client, or what wraps one. Notices when the server has gone."""
 
     def send(self, message: wire.Submit) -> None:
@@ -65,7 +65,7 @@ class Played:
 
 
 def play(
-    line: Line,
+    line: PromptSink,
     arrivals: Sequence[Arrival],
     in_flight: int | None = None,
     clock: Callable[[], float] = time.monotonic,
@@ -87,7 +87,7 @@ def play(
 
 
 def _play(
-    line: Line,
+    line: PromptSink,
     arrivals: Sequence[Arrival],
     out: dict[str, Record],
     in_flight: int | None,

@@ -19,7 +19,7 @@ class Percentiles(msgspec.Struct, frozen=True):
     max: float
 
 
-class Work(msgspec.Struct, frozen=True):
+class ImageSeconds(msgspec.Struct, frozen=True):
     """Mean seconds of an image by where it spent them."""
 
     queue_s: float
@@ -38,13 +38,13 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """From when a prompt was due until its last image was there; None where none was done."""
     first_image_s: Percentiles | None
     """From when a prompt was due until its first image was there."""
-    an_image: Work | None
+    an_image: ImageSeconds | None
     refused: dict[str, int]
     """Prompts that were not done, by the code they failed with."""
     refused_share: float
 
 
-class Figures(msgspec.Struct, frozen=True, kw_only=True):
+class LoadFigures(msgspec.Struct, frozen=True, kw_only=True):
     """A whole load."""
 
     span_s: float
@@ -54,11 +54,11 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     """By how much the sender was late at worst; latencies count it."""
 
 
-def figures(played: Played) -> Figures:
+def figures(played: Played) -> LoadFigures:
     """The figures of a load, in all and by kind."""
     records = played.records
     kinds = dict.fromkeys(record.kind for record in records)
-    return Figures(
+    return LoadFigures(
         span_s=played.span_s,
         all=summary(records, played.span_s),
         kinds={kind: summary([r for r in records if r.kind == kind], played.span_s) for kind in kinds},
@@ -93,9 +93,9 @@ def percentiles(seconds: Iterable[float | None]) -> Percentiles | None:
     return Percentiles(p50, p90, p99, float(np.mean(known)), max(known))
 
 
-def _work(records: Sequence[Record]) -> Work | None:
+def _work(records: Sequence[Record]) -> ImageSeconds | None:
     timings = [timing for record in records for timing in record.timings]
     if not timings:
         return None
     means = np.mean([(t.queue_s, t.text_s, t.unet_s, t.vae_s) for t in timings], axis=0).tolist()
-    return Work(*means)
+    return ImageSeconds(*means)

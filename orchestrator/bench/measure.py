@@ -21,7 +21,7 @@ EXPECTED = ("overloaded", "deadline_infeasible")
 """Refusals that are figures; anything else that a prompt fails with is a failure of what is measured."""
 
 
-class Task(msgspec.Struct, frozen=True, kw_only=True):
+class BenchTask(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be played."""
 
     mix: Mix
@@ -44,7 +44,7 @@ class Round:
 
 
 @dataclass
-class Level:
+class LoadLevel:
     """All rounds of one level."""
 
     how: How
@@ -80,20 +80,20 @@ class Level:
 class Measured:
     """Everything that was played."""
 
-    levels: list[Level]
+    levels: list[LoadLevel]
     first_image: float | None
     """When the very first image came, seconds of time.monotonic."""
     after: wire.Status
     """How the pipeline stood after it all."""
 
 
-def measure(client: Client, task: Task, status: wire.Status, tick: Callable[[str, int, int], None]) -> Measured:
+def measure(client: Client, task: BenchTask, status: wire.Status, tick: Callable[[str, int, int], None]) -> Measured:
     """Warm up, play every level in every round, there and back so that a drift hits all alike.
 
     `tick` is called with what is done now and how many of how many prompts have ended. Raises BadRequest where the
     mix asks for what is not served, NoAnswer when the server has gone.
     """
-    levels = [Level(settle(how, status)) for how in task.levels]
+    levels = [LoadLevel(settle(how, status)) for how in task.levels]
     counter = _Counter(tick, task.warm_up + task.jobs * task.rounds * len(levels))
     # As many at once as there will ever be: on the way out all sizes of forwards have been compiled.
     most = max((level.how.in_flight or 1 for level in levels if isinstance(level.how, Closed)), default=None)
@@ -152,7 +152,7 @@ def _check(played: Played) -> None:
             raise BadRequest(f"{record.kind}: {record.message}")
 
 
-def failures(levels: Sequence[Level]) -> dict[str, str]:
+def failures(levels: Sequence[LoadLevel]) -> dict[str, str]:
     """What went wrong beyond what a load may meet: message by code."""
     records = [record for level in levels for record in level.played.records]
     return {record.code: record.message for record in records if record.code and record.code not in EXPECTED}

@@ -10,7 +10,7 @@ from msgspec.structs import asdict
 from numpy.typing import NDArray
 
 from orchestrator import plot_file
-from orchestrator.bench.measure import Level, Measured
+from orchestrator.bench.measure import LoadLevel, Measured
 from orchestrator.bench.memory import Sample
 from orchestrator.bench.report import LevelFigures, best
 from orchestrator.trace.recording import Level as Fullness
@@ -79,7 +79,7 @@ def _curve(axes: "Axes", figures: Sequence[LevelFigures]) -> None:
     axes.legend(frameon=False, fontsize=9)
 
 
-def _distribution(axes: "Axes", level: Level) -> None:
+def _distribution(axes: "Axes", level: LoadLevel) -> None:
     """With one level: which share of the prompts was done within which time, by kind."""
     records = level.played.records
     kinds = list(dict.fromkeys(record.kind for record in records))

@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 
 from orchestrator import bottleneck
-from orchestrator.bench.figures import Figures, figures
-from orchestrator.bench.measure import Level, Measured
+from orchestrator.bench.figures import LoadFigures, figures
+from orchestrator.bench.measure import LoadLevel, Measured
 from orchestrator.bottleneck import Host
 from stages.core import wire
 
@@ -37,14 +37,14 @@ class LevelFigures(msgspec.Struct, frozen=True, kw_only=True):
     """One level of load, all rounds together."""
 
     arrivals: str
-    figures: Figures
+    figures: LoadFigures
     images_per_s: Spread
-    rounds: tuple[Figures, ...]
+    rounds: tuple[LoadFigures, ...]
     stages: dict[str, StageFigures]
     bottleneck: wire.Bottleneck
 
 
-def level_figures(level: Level, after: wire.Status) -> LevelFigures:
+def level_figures(level: LoadLevel, after: wire.Status) -> LevelFigures:
     """The figures of a level; `after` is the status that came after all of it."""
     rounds = tuple(figures(one.played) for one in level.rounds)
     rates = [one.all.images_per_s for one in rounds]
@@ -59,7 +59,7 @@ def level_figures(level: Level, after: wire.Status) -> LevelFigures:
     )
 
 
-def _stage(kind: wire.Kind, level: Level, together: Figures, after: wire.Status) -> StageFigures:
+def _stage(kind: wire.Kind, level: LoadLevel, together: LoadFigures, after: wire.Status) -> StageFigures:
     loads = [load for load in level.loads if load.kind == kind]
     processes = [stage for stage in after.stages if stage.kind == kind]
     outside = [s.cpu_outside_infer_share for s in processes if s.cpu_outside_infer_share is not None]

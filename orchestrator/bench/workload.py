@@ -35,7 +35,7 @@ _NOT_THEIRS = ("id", "type", "trace")
 _UNREADABLE = (ValueError, RecursionError, msgspec.DecodeError)
 
 
-class Entry(msgspec.Struct, frozen=True):
+class MixEntry(msgspec.Struct, frozen=True):
     """One kind of prompt of a mix."""
 
     kind: str
@@ -45,10 +45,10 @@ class Entry(msgspec.Struct, frozen=True):
     """What is sent; its id, and its seed if it has none, are filled in for each arrival."""
 
 
-Mix = tuple[Entry, ...]
+Mix = tuple[MixEntry, ...]
 
 DEFAULT: Mix = (
-    Entry(
+    MixEntry(
         "default",
         1.0,
         wire.Submit(
@@ -94,16 +94,16 @@ def arrivals(mix: Mix, how: How, jobs: int, seed: int) -> list[Arrival]:
 
     Ids are the numbers from 0. Prompts without a seed of their own get their number as seed.
     """
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     weights = [entry.weight for entry in mix]
     at_s = 0.0
     found = []
     for number in range(jobs):
-        (entry,) = dice.choices(mix, weights)
+        (entry,) = rng.choices(mix, weights)
         submit = entry.submit
         submit = msgspec.structs.replace(submit, id=str(number), seed=number if submit.seed is None else submit.seed)
         if isinstance(how, Poisson):
-            at_s += dice.expovariate(how.rate)
+            at_s += rng.expovariate(how.rate)
         found.append(Arrival(entry.kind, submit, at_s if isinstance(how, Poisson) else None))
     return found
 
@@ -160,7 +160,7 @@ def read_mix(path: Path) -> Mix:
     return tuple(_entry(table, f"{path}: prompt[{number}]", number) for number, table in enumerate(listed))
 
 
-def _entry(table: Any, where: str, number: int) -> Entry:
+def _entry(table: Any, where: str, number: int) -> MixEntry:
     if not isinstance(table, dict):
         raise ConfigError(f"{where}: write a table, with `prompt` and what else is to be said")
     for key in _NOT_THEIRS:
@@ -170,7 +170,8 @@ def _entry(table: Any, where: str, number: int) -> Entry:
     try:
         submit = msgspec.convert({"id": "", **fields}, wire.Submit)
         return msgspec.convert(
-            {"kind": table.get("kind", f"prompt {number}"), "weight": table.get("weight", 1.0), "submit": submit}, Entry
+            {"kind": table.get("kind", f"prompt {number}"), "weight": table.get("weight", 1.0), "submit": submit},
+            MixEntry,
         )
     except msgspec.ValidationError as error:
         text, _, at = str(error).partition(" - at `$")

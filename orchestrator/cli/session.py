@@ -29,7 +29,7 @@ class Place(NamedTuple):
     since: float
 
 
-class Job:
+class PromptRun:
     """One prompt and what has become of it."""
 
     def __init__(self, request: wire.Submit, number: int) -> None:
@@ -52,7 +52,7 @@ class Job:
 class Picture(NamedTuple):
     """An image has come."""
 
-    job: Job
+    job: PromptRun
     image: wire.Image
     encoded: bytes
 
@@ -66,14 +66,14 @@ class Failure(msgspec.Struct, frozen=True):
     prompt: str | None = None
 
 
-class Trace(NamedTuple):
+class StampsArrived(NamedTuple):
     """The stamps of a prompt have come."""
 
-    job: Job
+    job: PromptRun
     traced: wire.Traced
 
 
-Outcome = Picture | Failure | Trace
+Outcome = Picture | Failure | StampsArrived
 
 
 class Session:
@@ -84,7 +84,7 @@ class Session:
     """
 
     def __init__(self, patience_s: float, window: int = WINDOW) -> None:
-        self.sent: dict[str, Job] = {}
+        self.sent: dict[str, PromptRun] = {}
         """Prompts that are with the server, in the order they were sent."""
         self.images_asked = 0
         self.all_asked = False
@@ -96,7 +96,7 @@ class Session:
         self._window = window
         self._limit = window
         self._patience_s = patience_s
-        self._waiting: list[tuple[int, Job]] = []
+        self._waiting: list[tuple[int, PromptRun]] = []
         self._hold_until = 0.0
         self._pause_s = _RETRY_S[0]
 
@@ -115,7 +115,7 @@ class Session:
         """Images asked for that are in no stage yet."""
         return sum(job.left - len(job.places) for job in self.jobs())
 
-    def jobs(self) -> Iterator[Job]:
+    def jobs(self) -> Iterator[PromptRun]:
         """Every unfinished prompt, those that are with the server first."""
         yield from self.sent.values()
         yield from (job for _, job in self._waiting)
@@ -124,7 +124,7 @@ class Session:
         """Ask for the images of a prompt. Refused if its id is that of an unfinished one."""
         if any(job.request.id == request.id for job in self.jobs()):
             return self.fail(request.id, DuplicateId.code, "the id is that of an unfinished prompt", request.prompt)
-        job = Job(request, self.images_asked + 1)
+        job = PromptRun(request, self.images_asked + 1)
         self.images_asked += request.n
         heapq.heappush(self._waiting, (job.number, job))
         return None
@@ -168,7 +168,7 @@ class Session:
                 self.images_done += 1
                 return Picture(job, message, payload or b"")
             case wire.Traced():
-                return Trace(job, message)
+                return StampsArrived(job, message)
             case wire.Done():
                 del self.sent[message.id]
                 self._limit = min(self._limit + 1, self._window)
@@ -179,7 +179,7 @@ class Session:
                 assert_never(message)
         return None
 
-    def _failed(self, job: Job, message: wire.Failed, now: float) -> Failure | None:
+    def _failed(self, job: PromptRun, message: wire.Failed, now: float) -> Failure | None:
         if message.code == Overloaded.code and self._worth_a_wait(job, now):
             heapq.heappush(self._waiting, (job.number, job))
             # What was accepted is what the server has room for; more is tried as prompts are done.
@@ -190,7 +190,7 @@ class Session:
             return None
         return self.fail(message.id, message.code, message.message, job.request.prompt)
 
-    def _worth_a_wait(self, job: Job, now: float) -> bool:
+    def _worth_a_wait(self, job: PromptRun, now: float) -> bool:
         if self.sent:  # room will come as these are done
             job.refused_at = None
             return True

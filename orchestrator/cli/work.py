@@ -7,7 +7,7 @@ from typing import Protocol, assert_never
 from orchestrator import output
 from orchestrator.cli import options
 from orchestrator.cli.connection import connect
-from orchestrator.cli.session import WINDOW, Failure, Outcome, Picture, Session, Trace
+from orchestrator.cli.session import WINDOW, Failure, Outcome, Picture, Session, StampsArrived
 from orchestrator.cli.terminal import display
 from orchestrator.cli.terminal.display import Display
 from orchestrator.cli.terminal.pictures import Folder
@@ -37,7 +37,7 @@ class Source(Protocol):
         """Ask the session for the next prompt, or report why it is none; False if none comes in `wait_s` seconds."""
 
 
-class Work:
+class CommandRun:
     """One command: its prompts, their pictures, and what is said about them."""
 
     def __init__(self, session: Session, source: Source, folder: Folder, report: Report, screen: Display) -> None:
@@ -92,7 +92,7 @@ class Work:
                 self._report.picture(outcome, path)
             case Failure():
                 self._report.failure(outcome)
-            case Trace(job, traced):
+            case StampsArrived(job, traced):
                 self.traced.append(trace.Entry(job.request.prompt, job.request.id, traced))
             case _:
                 assert_never(outcome)
@@ -111,7 +111,7 @@ def carry_out(args: argparse.Namespace, source: Source, patience_s: float, per_s
     session = Session(patience_s if isinstance(where, options.Remote) else _HOPELESS_S)
     screen = display.choose(args.json, per_stage)
     report: Report = JsonReport(screen.say) if args.json else PlainReport(screen.say)
-    work = Work(session, source, folder, report, screen)
+    work = CommandRun(session, source, folder, report, screen)
     try:
         with connect(where, args.debug) as client, screen:
             work.run(client)

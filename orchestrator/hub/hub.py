@@ -20,8 +20,8 @@ from orchestrator.hub.child import Child
 from orchestrator.hub.descriptors import KEPT, Reserve, in_use, raise_limit
 from orchestrator.hub.observer import Observer
 from orchestrator.hub.recorder import Recorder
-from orchestrator.hub.signals import Inbox, signals
-from orchestrator.hub.socket_file import Keeper
+from orchestrator.hub.signals import Signals, caught_signals
+from orchestrator.hub.socket_file import SocketFile
 from orchestrator.hub.supervisor import Supervisor
 from orchestrator.models.locate import card
 from orchestrator.plan import Machine, Plan, plan
@@ -74,8 +74,8 @@ def serve(config: Config, *, ready: Callable[[Ready], None], lifeline: int | Non
     gc.set_threshold(_GARBAGE)
     hub = Hub(config, plan(config, card(config), Machine.here()), ready, lifeline)
     try:
-        with Keeper(hub.address), signals() as inbox:
-            return hub.run(inbox)
+        with SocketFile(hub.address), caught_signals() as signals:
+            return hub.run(signals)
     finally:
         hub.close()
 
@@ -126,32 +126,32 @@ class Hub:
         self._failure: TriptychError | None = None
         self._poller = zmq.Poller()
 
-    def run(self, inbox: Inbox) -> int:
+    def run(self, signals: Signals) -> int:
         """The loop; returns the exit status.
 
         Whatever is raised in it that no message is to blame for ends the server, and no accepted prompt goes without a
         last word.
         """
         try:
-            return self._loop(inbox)
+            return self._loop(signals)
         except Exception as error:
             if error is not self._failure:
                 self._give_up(error)
             raise
 
-    def _loop(self, inbox: Inbox) -> int:
+    def _loop(self, signals: Signals) -> int:
         began = time.monotonic()
         for source in (self._stages, self._clients):
             self._poller.register(source.socket, zmq.POLLIN)
             self._poller.register(source.connections.monitor, zmq.POLLIN)
-        self._poller.register(inbox, zmq.POLLIN)
+        self._poller.register(signals, zmq.POLLIN)
         if self._lifeline is not None:
             self._poller.register(self._lifeline, zmq.POLLIN)
         self._supervise(self._supervisor.start(began))
         while not (self._stopping and self._supervisor.gone):
             events = dict(self._poller.poll(self._patience()))
             # 1. Who wants us to stop. A second signal, and the end of our own life-line, are obeyed at once.
-            received = inbox.take() if inbox.fileno() in events else []
+            received = signals.take() if signals.fileno() in events else []
             if self._lifeline in events or len(received) + self._asked_to_stop > 1:
                 return self._end(130 if received else 0)
             if received and self._state != "draining":
@@ -178,9 +178,9 @@ class Hub:
                     self._attend(peer.routing_id, frame)
             # 6. What is due.
             self._supervise(self._supervisor.tick(time.monotonic()))
-            reminder_ns = self._router.reminder_ns
-            if reminder_ns is not None and time.monotonic_ns() >= reminder_ns:
-                self._route(self._router.remind(time.monotonic_ns()))
+            waiting_due_ns = self._router.waiting_due_ns
+            if waiting_due_ns is not None and time.monotonic_ns() >= waiting_due_ns:
+                self._route(self._router.send_waiting(time.monotonic_ns()))
             if not self._router.empty and time.monotonic() >= self._look_at:
                 self._look_at = time.monotonic() + _LOOK_S
                 self._look()
@@ -340,7 +340,7 @@ class Hub:
                 self._route(self._router.serving(stage, pid, time.monotonic_ns()))
             case pipes.LoadFailed(code, text):
                 self._supervisor.load_failed(stage, code, text)
-            case pipes.Took() | pipes.Stepped() | pipes.Put() | pipes.Dropped() | pipes.Fault():
+            case pipes.Started() | pipes.Stepped() | pipes.Finished() | pipes.Dropped() | pipes.Fault():
                 now_ns = time.monotonic_ns()
                 self._recorder.heard(stage, pid, message, now_ns)
                 self._route(self._router.report(stage, message, now_ns))
@@ -442,8 +442,8 @@ class Hub:
             due.append(self._drain_until)
         if not self._router.empty:
             due.append(self._look_at)
-        if self._router.reminder_ns is not None:
-            due.append(self._router.reminder_ns / 1e9)
+        if self._router.waiting_due_ns is not None:
+            due.append(self._router.waiting_due_ns / 1e9)
         return int(max(0.0, min(due) - time.monotonic()) * 1000) + 1 if due else -1
 
 

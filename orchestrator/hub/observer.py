@@ -14,7 +14,7 @@ import psutil
 
 from orchestrator import bottleneck
 from orchestrator.hub.child import Child
-from orchestrator.hub.process_memory import Scale
+from orchestrator.hub.process_memory import ProcessMemory
 from orchestrator.hub.recorder import Recorder
 from orchestrator.hub.supervisor import State, Supervisor
 from orchestrator.plan import Plan
@@ -74,7 +74,7 @@ class Observer:
         self._children = children
         self._queue_limit = queue_limit
         self._recorder = recorder
-        self._scale = Scale()
+        self._memory = ProcessMemory()
         self._slots = sum(pool.count for pool in plan.pools)
         self._looks: deque[Look] = deque(maxlen=_LOOKS)
         self._started = time.monotonic()
@@ -164,7 +164,7 @@ class Observer:
             before = used
         own = cores.parse(spec.cores) or cores.allowed()
         idle_s = _idle_s(now, own)
-        rss, pss = self._scale.weigh(child.pid) if child else (0, 0)
+        rss, pss = self._memory.sample(child.pid) if child else (0, 0)
         return wire.StageStatus(
             name=name,
             kind=spec.kind,

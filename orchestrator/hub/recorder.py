@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from orchestrator.routing.jobs import Job
-from orchestrator.trace.recording import Fact, Heard, Level, Lost, Memory, Recording, Sent, Worker, encode
+from orchestrator.trace.recording import Dispatched, Fact, Level, Lost, Memory, Recording, Reported, Worker, encode
 from stages.core import pipes
 
 FACTS = 1 << 16
@@ -26,12 +26,12 @@ class Recorder:
         if job is not None:
             text = job.request.prompt[:_PROMPT_CHARS]
             self._facts.append(
-                Sent(now_ns, stage, run.job, run.output.index, job.prompt.id, text, job.index, job.submitted_ns)
+                Dispatched(now_ns, stage, run.job, run.output.index, job.prompt.id, text, job.index, job.submitted_ns)
             )
 
     def heard(self, stage: str, pid: int, report: pipes.Report, now_ns: int) -> None:
         """A stage has reported."""
-        self._facts.append(Heard(now_ns, stage, pid, report))
+        self._facts.append(Reported(now_ns, stage, pid, report))
 
     def lost(self, stage: str, pid: int, now_ns: int) -> None:
         """A stage process has ended."""
@@ -60,7 +60,7 @@ class Recorder:
 def _momentary(fact: Fact) -> bool:
     """Whether it says nothing of any later moment."""
     match fact:
-        case Heard(report=pipes.Stepped()) | Memory():
+        case Reported(report=pipes.Stepped()) | Memory():
             return True
         case _:
             return False

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 
-class Inbox:
+class Signals:
     """Signals that have come, and a descriptor that is readable while some may have."""
 
     def __init__(self, wakeup: socket.socket) -> None:
@@ -39,7 +39,7 @@ class Inbox:
 
 
 @contextmanager
-def signals() -> Iterator[Inbox]:
+def caught_signals() -> Iterator[Signals]:
     """SIGTERM, SIGINT and SIGHUP go into an inbox for the loop to read, and wake its poll.
 
     SIGINT and SIGHUP are sent to everybody at a terminal, so where we were started to ignore them (`nohup`, or `&` in
@@ -48,13 +48,13 @@ def signals() -> Iterator[Inbox]:
     theirs, ours = socket.socketpair()
     theirs.setblocking(False)
     ours.setblocking(False)
-    inbox = Inbox(ours)
+    signals = Signals(ours)
     to_all = (signal.SIGINT, signal.SIGHUP)
     handled = [signal.SIGTERM, *(each for each in to_all if signal.getsignal(each) is not signal.SIG_IGN)]
     old_fd = signal.set_wakeup_fd(theirs.fileno())
-    old = [signal.signal(number, lambda number, _frame: inbox.append(number)) for number in handled]
+    old = [signal.signal(number, lambda number, _frame: signals.append(number)) for number in handled]
     try:
-        yield inbox
+        yield signals
     finally:
         signal.set_wakeup_fd(old_fd)
         for number, handler in zip(handled, old, strict=True):

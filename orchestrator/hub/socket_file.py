@@ -11,7 +11,7 @@ from typing import Self
 _WATCH = 'read -r _ || rm -f -- "$0"'
 
 
-class Keeper:
+class SocketFile:
     """A shell that waits for the end of this process. A context manager; inert for addresses without a file."""
 
     def __init__(self, address: str) -> None:

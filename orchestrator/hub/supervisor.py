@@ -60,7 +60,7 @@ Action = Spawn | Stop | Kill | GiveUp
 
 
 @dataclass
-class Child:
+class Life:
     """What is known of one stage's process."""
 
     state: State = State.GONE
@@ -83,7 +83,7 @@ class Supervisor:
         self._load_s = load_s
         self._stop_s = stop_s
         self._stopping = False
-        self.children = {stage: Child() for stage in stages}
+        self.children = {stage: Life() for stage in stages}
 
     @property
     def serving(self) -> bool:

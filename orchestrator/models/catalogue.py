@@ -13,7 +13,7 @@ from stages.core.errors import ConfigError, ModelError
 from stages.core.model import EMBEDDED
 
 
-class Entry(msgspec.Struct, frozen=True):
+class CatalogueEntry(msgspec.Struct, frozen=True):
     """One model folder."""
 
     name: str
@@ -27,7 +27,7 @@ class Entry(msgspec.Struct, frozen=True):
     """Why it cannot be run."""
 
 
-def shelves(variable: str) -> list[Path]:
+def model_dirs(variable: str) -> list[Path]:
     """The folders in $TRIPTYCH_MODELS, separated like those in $PATH. Raises ConfigError for one that is not there."""
     found = [Path(os.path.expanduser(name)) for name in variable.split(os.pathsep) if name]
     for folder in found:
@@ -36,9 +36,9 @@ def shelves(variable: str) -> list[Path]:
     return found
 
 
-def catalogue(folders: Iterable[Path], cache: Path) -> list[Entry]:
+def catalogue(folders: Iterable[Path], cache: Path) -> list[CatalogueEntry]:
     """The embedded models, those in (or being) one of `folders`, and those in the Hugging Face cache; each once."""
-    entries: dict[Path, Entry] = {}
+    entries: dict[Path, CatalogueEntry] = {}
     for name, folder in _candidates(folders, cache):
         place = folder.resolve()
         if place not in entries and _is_export(folder):
@@ -70,13 +70,13 @@ def _is_export(folder: Path) -> bool:
         return False
 
 
-def _entry(name: str, folder: Path) -> Entry:
+def _entry(name: str, folder: Path) -> CatalogueEntry:
     try:
         card = card_of(folder)
         family, reason = card.family, obstacle(card)
     except ModelError as error:
         family, reason = None, error.message
-    return Entry(name, family, _size(folder), str(folder), reason)
+    return CatalogueEntry(name, family, _size(folder), str(folder), reason)
 
 
 def _size(folder: Path) -> int:

@@ -57,7 +57,7 @@ class TextEncoder(msgspec.Struct, frozen=True):
     """The files its tokenizer is read from; None where there are none."""
 
 
-class Schedule(msgspec.Struct, frozen=True):
+class OwnSchedule(msgspec.Struct, frozen=True):
     """The schedule the model was exported with."""
 
     class_name: str
@@ -67,7 +67,7 @@ class Schedule(msgspec.Struct, frozen=True):
     settings: dict[str, Any]
 
 
-class Memory(msgspec.Struct, frozen=True):
+class MemoryNeed(msgspec.Struct, frozen=True):
     """Bytes; of a pipeline with one process a stage and the default configuration."""
 
     weights_bytes: int
@@ -92,12 +92,12 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
     text_encoders: tuple[TextEncoder, ...]
     embed_dim: int
     pooled_dim: int
-    schedule: Schedule
+    schedule: OwnSchedule
     steps: int
     guidance_scale: float
     guidance_distilled: bool
     """Whether the U-Net takes the guidance scale as an input, in place of a second row."""
-    memory: Memory
+    memory: MemoryNeed
 
 
 def inspect(folder: Path, machine: Machine) -> Inspection:
@@ -122,7 +122,7 @@ def inspect(folder: Path, machine: Machine) -> Inspection:
         steps=card.steps,
         guidance_scale=card.guidance_scale,
         guidance_distilled=card.guidance_embed_dim is not None,
-        memory=Memory(need.weights_bytes, need.needed_bytes, machine.memory_available),
+        memory=MemoryNeed(need.weights_bytes, need.needed_bytes, machine.memory_available),
     )
 
 
@@ -174,9 +174,9 @@ def _tokenizer(folder: Path, part: str) -> str | None:
     return None
 
 
-def _schedule(config: dict[str, Any]) -> Schedule:
+def _schedule(config: dict[str, Any]) -> OwnSchedule:
     class_name = str(config.get("_class_name"))
-    return Schedule(
+    return OwnSchedule(
         class_name,
         own_schedule(config),
         str(config.get("prediction_type", "epsilon")),

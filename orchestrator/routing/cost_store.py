@@ -5,16 +5,16 @@ from importlib.metadata import version
 from orchestrator.plan import Plan
 from stages.core import figures
 from stages.core.costs import Cost
-from stages.core.figures import Figures
+from stages.core.figures import FigureStore
 from stages.core.model import ir
 
 
 class CostBook:
     """The costs of one plan. They hold for its CPU, model and OpenVINO, and for its cores and threads."""
 
-    def __init__(self, plan: Plan, store: Figures | None = None) -> None:
+    def __init__(self, plan: Plan, store: FigureStore | None = None) -> None:
         """`store` is in the user's cache folder by default."""
-        self._store = store or Figures("costs")
+        self._store = store or FigureStore("costs")
         layout = [
             (spec.name, spec.implementation, spec.cores, spec.threads, spec.streams, spec.max_rows)
             for spec in plan.stages

@@ -18,7 +18,7 @@ from orchestrator.routing.request import Request
 from stages.core.costs import Cost
 from stages.core.errors import DeadlineInfeasible
 from stages.core.model import ModelCard
-from stages.core.order import DOUBT, Claim, Key, Order, Ranking
+from stages.core.order import ESTIMATE_MARGIN, Order, Rank, Ranking, SchedulingKey
 from stages.core.wire import KINDS, Kind
 
 EXPECTED_OVERTAKING = 0.6
@@ -33,7 +33,7 @@ class Forecast:
     def __init__(self, card: ModelCard, order: Order, costs: Iterable[Cost] = ()) -> None:
         """`costs` are those that are known already."""
         self._card = card
-        self._more = DOUBT if order == "arrival" else EXPECTED_OVERTAKING
+        self._more = ESTIMATE_MARGIN if order == "arrival" else EXPECTED_OVERTAKING
         self.estimate: Final = Estimate(costs)
         self._ranking = Ranking(order, self.estimate)
         self.pace = Pace()
@@ -53,14 +53,14 @@ class Forecast:
         """Seconds of work the job has left."""
         return self.estimate.of(job.kind, job.rows_left, job.request.pixels)
 
-    def rank(self, job: Job, now_ns: int) -> tuple[Key, float]:
+    def rank(self, job: Job, now_ns: int) -> tuple[Rank, float]:
         """Where the job stands in the order, and the seconds of work it has left.
 
         The smallest goes first, and no two are equal.
         """
         done = job.step if job.kind == "unet" else 0
         pixels = job.request.pixels
-        return self._ranking.rank(job.claim, job.number, job.kind, job.rows_left, pixels, done, now_ns / 1e9)
+        return self._ranking.rank(job.scheduling_key, job.number, job.kind, job.rows_left, pixels, done, now_ns / 1e9)
 
     def line(self, jobs: Iterable[Job] = (), now_ns: int = 0) -> Line:
         """The jobs in the order in which they go."""
@@ -87,25 +87,32 @@ class Forecast:
 
     def lateness(self, job: Job, now_ns: int) -> float:
         """Seconds by which the job would miss its deadline if it had all cores from now on."""
-        if job.claim.deadline is None or not self.known:
+        if job.scheduling_key.deadline is None or not self.known:
             return -math.inf
-        return now_ns / 1e9 + self.left(job) - job.claim.deadline
+        return now_ns / 1e9 + self.left(job) - job.scheduling_key.deadline
 
     def fit(
-        self, requests: list[Request], claim: Claim, min_steps: int | None, pending: Pending, now_ns: int
+        self,
+        requests: list[Request],
+        scheduling_key: SchedulingKey,
+        min_steps: int | None,
+        pending: Pending,
+        now_ns: int,
     ) -> list[Request]:
         """The requests, if they can be done by the claim's deadline; with fewer steps if that is allowed and helps.
 
         A deadline that was accepted is a promise: what would make another prompt of this priority or a higher one miss
         its own is refused, too. Raises DeadlineInfeasible, naming the earliest time.
         """
-        if claim.deadline is None or not self.known:
+        if scheduling_key.deadline is None or not self.known:
             return requests
         now = now_ns / 1e9
         rows, pixels = self._rows(requests[0]), requests[0].pixels
-        rank, one = self._ranking.rank(claim, math.inf, "text", rows, pixels, 0, now)  # of equal ones the newest
-        before, spare = self._around(rank, claim.priority, pending, now)
-        allowed = claim.deadline - now
+        rank, one = self._ranking.rank(
+            scheduling_key, math.inf, "text", rows, pixels, 0, now
+        )  # of equal ones the newest
+        before, spare = self._around(rank, scheduling_key.priority, pending, now)
+        allowed = scheduling_key.deadline - now
         work = one * len(requests)
         excess = work - min(allowed - before, spare)
         if excess <= 0:
@@ -136,7 +143,7 @@ class Forecast:
         fewer = (msgspec.structs.replace(request, steps=steps) for steps in range(request.steps - 1, 0, -1))
         return next((each.steps for each in fewer if self._whole(each) <= seconds + _ROUNDING_S), 0)
 
-    def _around(self, rank: Key, priority: int, pending: Pending, now: float) -> tuple[float, float]:
+    def _around(self, rank: Rank, priority: int, pending: Pending, now: float) -> tuple[float, float]:
         """Seconds until `rank` has its turn, and how long what goes after it can be kept waiting.
 
         So long that none of it, of this priority, misses a deadline that it would meet now. Both are told with room to
@@ -146,5 +153,5 @@ class Forecast:
         before, own, deadline = pending.after(rank, priority)
         takes, allowed = pace * before + own, deadline - now
         keepable = takes <= allowed
-        spare = np.maximum(0.0, allowed - (1 + DOUBT) * takes)[keepable].min(initial=math.inf)
+        spare = np.maximum(0.0, allowed - (1 + ESTIMATE_MARGIN) * takes)[keepable].min(initial=math.inf)
         return (1 + self._more) * pace * pending.work_before(rank), float(spare)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from orchestrator.routing.request import Request
 from stages.core import wire
 from stages.core.arena import SlotRef
-from stages.core.order import Claim
+from stages.core.order import SchedulingKey
 from stages.core.wire import Kind
 
 
@@ -17,7 +17,7 @@ class Prompt:
     id: str
     trace: bool
     preview_every: int
-    told_ns: int
+    last_sent_ns: int
     """When its client last heard of it."""
     estimated_ns: int = 0
     """When its client last heard an estimate."""
@@ -38,7 +38,7 @@ class Job:
     rows: int
     """Batch rows of each of them."""
     submitted_ns: int
-    claim: Claim
+    scheduling_key: SchedulingKey
     kind: Kind = "text"
     """The kind of stage it is in, or waits for."""
     stage: str | None = None
@@ -52,7 +52,7 @@ class Job:
     """The step that the last preview showed."""
     suspect: bool = False
     """Whether it was in a stage that died, and has not come a step further since: it has a stage to itself now."""
-    taken: bool = False
+    started: bool = False
     """Whether the stage that has it has said that it works on it."""
     deaths: int = 0
     """Faults of stages that worked on it and had nothing else, all at `died_at`."""
@@ -66,7 +66,7 @@ class Job:
     """How many stages died that had a preview of it to draw."""
     cancelled: bool = False
     """Given up while in a stage; its slots are free as soon as the stage has let go."""
-    put_ns: int = 0
+    finished_ns: int = 0
     """When the last stage put it down, if the next one was idle and it went straight there: a hop is measured."""
     held: dict[int, tuple[str, int]] = field(default_factory=dict)
     """For the trace: pool and time of reservation, by slot index."""
@@ -80,7 +80,7 @@ class Job:
 
 
 @dataclass(eq=False)
-class Stage:
+class StageProcess:
     """One stage process as the router sees it."""
 
     name: str

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.routing.jobs import Job
-from stages.core.order import Key
+from stages.core.order import Rank
 
 RERANK_NS = 100_000
 """Nanoseconds that ranks are believed for, for each job that waits: ranking one takes some 3 us, so never more than a
@@ -29,15 +29,15 @@ class Line:
 
     def __init__(
         self,
-        rank: Callable[[Job, int], tuple[Key, float]],
+        rank: Callable[[Job, int], tuple[Rank, float]],
         jobs: Iterable[Job] = (),
         now_ns: int = 0,
     ) -> None:
         """`rank` gives the place of a job in the order at a time, and its seconds of work left."""
         self._rank = rank
         self._jobs = list(jobs)
-        self._ranks: list[Key] = []
-        self._rank_of: dict[int, Key] = {}
+        self._ranks: list[Rank] = []
+        self._rank_of: dict[int, Rank] = {}
         self._figures: NDArray[np.float64] = np.array([_figures(job, 0.0) for job in self._jobs]).reshape(-1, 3).T
         """Of each job, in order: seconds of work left, deadline (seconds of CLOCK_MONOTONIC, or infinity), priority."""
         self._ranked_ns = now_ns
@@ -85,15 +85,15 @@ class Line:
         if now_ns - self._ranked_ns >= max(_RERANK_NS, RERANK_NS * len(self._jobs)):
             self._sort(now_ns)
 
-    def rank_of(self, job: Job) -> Key | None:
+    def rank_of(self, job: Job) -> Rank | None:
         """The rank under which a job stands here; None if it does not."""
         return self._rank_of.get(job.number)
 
-    def before(self, rank: Key) -> int:
+    def before(self, rank: Rank) -> int:
         """How many jobs go before `rank`."""
         return bisect_left(self._ranks, rank)
 
-    def work_before(self, rank: Key) -> float:
+    def work_before(self, rank: Rank) -> float:
         """Seconds of work that the jobs before `rank` have left."""
         return float(self._figures[_LEFT, : self.before(rank)].sum())
 
@@ -124,15 +124,15 @@ class Pending(NamedTuple):
     """For their first stage."""
     begun: Line
 
-    def rank_of(self, job: Job) -> Key | None:
+    def rank_of(self, job: Job) -> Rank | None:
         """The rank under which a job stands in either line."""
         return self.waiting.rank_of(job) or self.begun.rank_of(job)
 
-    def work_before(self, rank: Key) -> float:
+    def work_before(self, rank: Rank) -> float:
         """Seconds of work that all jobs before `rank` have left."""
         return self.waiting.work_before(rank) + self.begun.work_before(rank)
 
-    def after(self, rank: Key, priority: int) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    def after(self, rank: Rank, priority: int) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
         """What was promised to jobs of `priority` or more that go after `rank`.
 
         Arrays, in order: seconds of work that goes before each, seconds of its own work, and its deadline.
@@ -147,5 +147,5 @@ class Pending(NamedTuple):
 
 
 def _figures(job: Job, left: float) -> tuple[float, float, float]:
-    deadline = job.claim.deadline
-    return left, np.inf if deadline is None else deadline, job.claim.priority
+    deadline = job.scheduling_key.deadline
+    return left, np.inf if deadline is None else deadline, job.scheduling_key.priority

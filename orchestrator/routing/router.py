@@ -17,9 +17,9 @@ from collections.abc import Iterable, Sequence
 from itertools import chain, islice
 from typing import Literal, NamedTuple
 
-from orchestrator.plan import OUTPUT_POOL, OVERTAKERS, Plan
+from orchestrator.plan import OUTPUT_POOL, PREEMPTION_SLOTS, Plan
 from orchestrator.routing.forecast import Forecast
-from orchestrator.routing.jobs import Job, Prompt, Stage
+from orchestrator.routing.jobs import Job, Prompt, StageProcess
 from orchestrator.routing.line import Pending
 from orchestrator.routing.request import resolve
 from stages.core import pipes, wire
@@ -39,7 +39,7 @@ from stages.core.errors import (
     TriptychError,
     by_code,
 )
-from stages.core.order import Claim
+from stages.core.order import SchedulingKey
 from stages.core.wire import KINDS, Kind
 
 MAX_DEATHS = 2
@@ -52,11 +52,11 @@ but a prompt may also make a stage ask for so much memory that the kernel kills 
 MAX_SPOILED = 8
 """Spoiled data after which a job is given up. Whoever spoils them, it is not the prompt."""
 
-REMIND_NS = 1_000_000_000
+WAITING_EVERY_NS = 1_000_000_000
 """Nanoseconds after which a client that has heard nothing is told that its prompt is still in."""
 
-REMIND_PAUSE_NS = 100_000_000
-REMINDED_AT_ONCE = 50
+WAITING_PAUSE_NS = 100_000_000
+WAITING_AT_ONCE = 50
 """Where very many wait, so many of them are told at once, and the next after a pause."""
 
 _PROGRESS_NS = 50_000_000
@@ -96,7 +96,7 @@ class Router:
         self._plan = plan
         self._arena = arena
         self._queue_limit = queue_limit
-        self._stages = {spec.name: Stage(spec.name, spec.number, spec.kind) for spec in plan.stages}
+        self._stages = {spec.name: StageProcess(spec.name, spec.number, spec.kind) for spec in plan.stages}
         self.forecast = Forecast(plan.card, plan.order, costs)
         self._queue = self.forecast.line()
         """Jobs that wait for their first stage."""
@@ -106,7 +106,7 @@ class Router:
         self._prompts: dict[tuple[bytes, str], Prompt] = {}
         self._silent: dict[Prompt, None] = {}
         """All prompts, those first whose clients have heard nothing for the longest time."""
-        self._remind_after_ns = 0
+        self._waiting_pause_until_ns = 0
         self._count = 0
         self._draining = False
         self._actions: list[Action] = []
@@ -151,9 +151,9 @@ class Router:
             requests = resolve(submit, self._plan.card, self._plan.sizes, draw)
             self._check_room(len(requests), now_ns)
             deadline = None if submit.deadline_s is None else now_ns / 1e9 + submit.deadline_s
-            claim = Claim(now_ns / 1e9, submit.priority, deadline)
+            scheduling_key = SchedulingKey(now_ns / 1e9, submit.priority, deadline)
             if deadline is not None:
-                requests = self.forecast.fit(requests, claim, submit.min_steps, self._pending(now_ns), now_ns)
+                requests = self.forecast.fit(requests, scheduling_key, submit.min_steps, self._pending(now_ns), now_ns)
         except TriptychError as error:
             return [ToClient(client, wire.Failed.of(submit.id, error))]
         prompt = self._prompts[client, submit.id] = Prompt(
@@ -162,31 +162,35 @@ class Router:
         for index, request in enumerate(requests):
             self._count += 1
             evaluations, rows = request.evaluations(self._plan.card), self._plan.card.rows(request.guidance_scale)
-            job = self._jobs[self._count] = Job(self._count, prompt, index, request, evaluations, rows, now_ns, claim)
+            job = self._jobs[self._count] = Job(
+                self._count, prompt, index, request, evaluations, rows, now_ns, scheduling_key
+            )
             prompt.jobs.add(job.number)
             self._queue.add(job, now_ns)
-        self._heard_of(prompt, now_ns)
+        self._note_sent(prompt, now_ns)
         position, eta = self._outlook(prompt, self._pending(now_ns), now_ns)
         self._actions.append(ToClient(client, wire.Accepted(id=prompt.id, position=position, eta_s=eta)))
         return self._pump(now_ns)
 
     @property
-    def reminder_ns(self) -> int | None:
+    def waiting_due_ns(self) -> int | None:
         """When `remind` has something to say; None while nobody waits."""
         oldest = next(iter(self._silent), None)
-        return None if oldest is None else max(oldest.told_ns + REMIND_NS, self._remind_after_ns)
+        return None if oldest is None else max(oldest.last_sent_ns + WAITING_EVERY_NS, self._waiting_pause_until_ns)
 
-    def remind(self, now_ns: int) -> list[Action]:
+    def send_waiting(self, now_ns: int) -> list[Action]:
         """Say to clients that have not heard of a prompt for a while that it is still in.
 
         This is also how the hub finds out that a client has gone while its prompts only wait.
         """
-        overdue = (prompt for prompt in self._silent if now_ns - prompt.told_ns >= REMIND_NS)
-        prompts = list(islice(overdue, REMINDED_AT_ONCE))
-        self._remind_after_ns = now_ns + (REMIND_PAUSE_NS if len(prompts) == REMINDED_AT_ONCE else REMIND_NS)
+        overdue = (prompt for prompt in self._silent if now_ns - prompt.last_sent_ns >= WAITING_EVERY_NS)
+        prompts = list(islice(overdue, WAITING_AT_ONCE))
+        self._waiting_pause_until_ns = now_ns + (
+            WAITING_PAUSE_NS if len(prompts) == WAITING_AT_ONCE else WAITING_EVERY_NS
+        )
         pending = self._pending(now_ns)
         for prompt in prompts:
-            self._heard_of(prompt, now_ns)
+            self._note_sent(prompt, now_ns)
             position, eta = self._outlook(prompt, pending, now_ns)
             self._actions.append(ToClient(prompt.client, wire.Waiting(id=prompt.id, position=position, eta_s=eta)))
         return self._pump(now_ns)
@@ -248,11 +252,11 @@ class Router:
         position = self.forecast.position((self._jobs[number] for number in prompt.jobs), pending)
         return position, self.forecast.eta(self._jobs[max(prompt.jobs)], pending, now_ns)
 
-    def _heard_of(self, prompt: Prompt, now_ns: int) -> None:
+    def _note_sent(self, prompt: Prompt, now_ns: int) -> None:
         """Its client hears of the prompt now."""
         self._silent.pop(prompt, None)
         self._silent[prompt] = None
-        prompt.told_ns = now_ns
+        prompt.last_sent_ns = now_ns
 
     # What stages do.
 
@@ -285,7 +289,7 @@ class Router:
             if alone and self._convicted(job, killed):
                 self._fail(job.prompt, StageLost("stages died more than once at this prompt"), now_ns)
             else:
-                self._again(job, now_ns)
+                self._retry(job, now_ns)
         return self._pump(now_ns)
 
     def _convicted(self, job: Job, killed: bool) -> bool:
@@ -293,7 +297,7 @@ class Router:
         at = (job.kind, self._step_of(job))
         if at != job.died_at:
             job.died_at, job.deaths, job.doubtful_deaths = at, 0, 0
-        if job.taken and not killed:
+        if job.started and not killed:
             job.deaths += 1
         else:
             job.doubtful_deaths += 1
@@ -340,15 +344,15 @@ class Router:
         if job is None or job.stage != stage:
             return []
         match report:
-            case pipes.Took():
-                self._took(job, report, now_ns)
+            case pipes.Started():
+                self._started(job, report, now_ns)
                 return self._take()
             case pipes.Stepped():
                 # No stage has room now that had none before; but the order may have changed.
                 self._stepped(job, report, now_ns)
                 return self._pump(now_ns, ("unet",))
-            case pipes.Put():
-                self._put(job, report, now_ns)
+            case pipes.Finished():
+                self._finished(job, report, now_ns)
             case pipes.Fault():
                 self._release(job)
                 if job.cancelled:
@@ -362,11 +366,11 @@ class Router:
                 self._forget(job, now_ns)
         return self._pump(now_ns)
 
-    def _took(self, job: Job, took: pipes.Took, now_ns: int) -> None:
-        job.taken = True
-        if job.put_ns:
-            self.hops_us.append((took.began_ns - job.put_ns) / 1000)
-            job.put_ns = 0
+    def _started(self, job: Job, took: pipes.Started, now_ns: int) -> None:
+        job.started = True
+        if job.finished_ns:
+            self.hops_us.append((took.began_ns - job.finished_ns) / 1000)
+            job.finished_ns = 0
         self._progress(job, took.step, took.steps, now_ns)
 
     def _stepped(self, job: Job, stepped: pipes.Stepped, now_ns: int) -> None:
@@ -382,16 +386,16 @@ class Router:
     def _progress(self, job: Job, step: int, steps: int, now_ns: int) -> None:
         job.step, job.steps = step, steps
         prompt = job.prompt
-        if job.cancelled or (step and now_ns - prompt.told_ns < _PROGRESS_NS):
+        if job.cancelled or (step and now_ns - prompt.last_sent_ns < _PROGRESS_NS):
             return
         eta = None
         if now_ns - prompt.estimated_ns >= _ESTIMATE_NS:
             prompt.estimated_ns, eta = now_ns, self.forecast.eta(job, self._pending(now_ns), now_ns)
-        self._heard_of(prompt, now_ns)
+        self._note_sent(prompt, now_ns)
         message = wire.Progress(id=prompt.id, stage=job.kind, step=step, steps=steps, index=job.index, eta_s=eta)
         self._actions.append(ToClient(prompt.client, message))
 
-    def _put(self, job: Job, put: pipes.Put, now_ns: int) -> None:
+    def _finished(self, job: Job, put: pipes.Finished, now_ns: int) -> None:
         """Accept a stage's output: only now its input is not needed any more."""
         assert job.output is not None
         if job.kind != "unet":
@@ -412,7 +416,7 @@ class Router:
             self._free(job, job.input, now_ns)
             job.input, job.input_shape, job.output = job.output, put.shape, None
             job.kind = KINDS[KINDS.index(job.kind) + 1]
-            job.step, job.put_ns = 0, put.ended_ns
+            job.step, job.finished_ns = 0, put.ended_ns
             self._between[job.kind].append(job)
 
     def _deliver(self, job: Job, now_ns: int) -> None:
@@ -459,7 +463,7 @@ class Router:
                 self._leave(job)
                 self._send(job, stage, now_ns)
             for job in self._between.get(kind, ()):
-                job.put_ns = 0  # it had to wait, so what it is waiting for is no hop
+                job.finished_ns = 0  # it had to wait, so what it is waiting for is no hop
         return self._take()
 
     def _next(self, kind: Kind, now_ns: int) -> Job | None:
@@ -483,14 +487,14 @@ class Router:
         elif job in self._between[job.kind]:
             self._between[job.kind].remove(job)
 
-    def _least_loaded(self, kind: Kind) -> Stage | None:
+    def _least_loaded(self, kind: Kind) -> StageProcess | None:
         """The serving process of `kind` with the fewest jobs, if it may hold one more at all."""
         serving = (stage for stage in self._stages.values() if stage.kind == kind and stage.pid is not None)
         stage = min(serving, key=lambda stage: len(stage.jobs), default=None)
-        most = self._plan.depths[kind] + (OVERTAKERS if kind == "unet" else 0)
+        most = self._plan.depths[kind] + (PREEMPTION_SLOTS if kind == "unet" else 0)
         return stage if stage is not None and len(stage.jobs) < most else None
 
-    def _accepts(self, stage: Stage, job: Job, now_ns: int) -> bool:
+    def _accepts(self, stage: StageProcess, job: Job, now_ns: int) -> bool:
         """Whether the stage should have the job now.
 
         It holds as many as it works on and one more, so that it never waits for a hop; and a U-Net, which changes jobs
@@ -504,10 +508,10 @@ class Router:
         rank, _ = self.forecast.rank(job, now_ns)
         return all(rank < self.forecast.rank(self._jobs[number], now_ns)[0] for number in stage.jobs)
 
-    def _has_suspect(self, stage: Stage) -> bool:
+    def _has_suspect(self, stage: StageProcess) -> bool:
         return any(self._jobs[number].suspect for number in stage.jobs)
 
-    def _send(self, job: Job, stage: Stage, now_ns: int) -> None:
+    def _send(self, job: Job, stage: StageProcess, now_ns: int) -> None:
         pool = OUTPUT_POOL[job.kind]
         if job.output is None:
             job.output = self._arena.reserve(pool, stage.number, job.number)
@@ -515,8 +519,8 @@ class Router:
         else:  # sent again: the slot keeps what the dead process left, the reference it had is void
             job.output = self._arena.regrant(job.output, stage.number)
         if stage.jobs:
-            job.put_ns = 0
-        job.stage, job.taken = stage.name, False
+            job.finished_ns = 0
+        job.stage, job.started = stage.name, False
         stage.jobs.append(job.number)
         self._actions.append(ToStage(stage.name, self._run(job)))
 
@@ -541,7 +545,7 @@ class Router:
                 request.schedule,
                 request.seed,
                 request.guidance_rescale,
-                job.claim,
+                job.scheduling_key,
                 self.forecast.estimate.costs,
             )
         metadata = request.metadata(self._plan.card)
@@ -559,7 +563,7 @@ class Router:
 
     # Sending again, letting go.
 
-    def _again(self, job: Job, now_ns: int) -> None:
+    def _retry(self, job: Job, now_ns: int) -> None:
         """Send the job again, with the input it had."""
         self.replayed += 1
         self._wait(job, now_ns)
@@ -568,7 +572,7 @@ class Router:
         """Data of the job were found spoiled: send it again, or, where that happens over and over, give it up."""
         job.spoiled += 1
         if job.spoiled < MAX_SPOILED:
-            self._again(job, now_ns)
+            self._retry(job, now_ns)
         else:
             self._fail(job.prompt, error, now_ns)
 

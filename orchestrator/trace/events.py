@@ -15,7 +15,7 @@ from orchestrator import output
 Event = dict[str, Any]
 
 
-class Stop(NamedTuple):
+class Anchor(NamedTuple):
     """A slice that an arrow begins at, passes or ends at."""
 
     pid: int
@@ -53,7 +53,7 @@ class Sheet:
     def __init__(self, origin_ns: int) -> None:
         self._origin = _microseconds(origin_ns)
 
-    def slice(self, where: Stop, category: str, name: str, args: Event) -> Event:
+    def slice(self, where: Anchor, category: str, name: str, args: Event) -> Event:
         """Something that lasted."""
         began, ended = self._since(where.began_ns), self._since(where.ended_ns)
         return {
@@ -67,7 +67,7 @@ class Sheet:
             "args": args,
         }
 
-    def arrows(self, number: int, stops: Sequence[Stop]) -> Iterator[Event]:
+    def arrows(self, number: int, stops: Sequence[Anchor]) -> Iterator[Event]:
         """A chain of arrows from stop to stop; `number` tells chains apart. One stop has none."""
         for place, stop in enumerate(stops if len(stops) > 1 else ()):
             first, last = place == 0, place == len(stops) - 1

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from orchestrator.trace import events as trace_events
-from orchestrator.trace.events import Event, Sheet, Stop
+from orchestrator.trace.events import Anchor, Event, Sheet
 from stages.core import wire
 
 _ARENA = 0
@@ -82,8 +82,8 @@ def _place(pieces: list[_Piece]) -> Iterator[tuple[_Track, _Piece]]:
         yield _Track(*where, trace_events.lane(ends_ns.setdefault(where, []), slice.began_ns, slice.ended_ns)), piece
 
 
-def _stop(piece: _Piece, track: _Track, numbers: dict[_Track, int]) -> Stop:
-    return Stop(track.process, numbers[track], piece.slice.began_ns, piece.slice.ended_ns)
+def _stop(piece: _Piece, track: _Track, numbers: dict[_Track, int]) -> Anchor:
+    return Anchor(track.process, numbers[track], piece.slice.began_ns, piece.slice.ended_ns)
 
 
 def _names(placed: list[tuple[_Track, _Piece]], numbers: dict[_Track, int]) -> Iterator[Event]:
@@ -105,7 +105,7 @@ def _names(placed: list[tuple[_Track, _Piece]], numbers: dict[_Track, int]) -> I
         yield from trace_events.track(track.process, number, label)
 
 
-def _slice(piece: _Piece, stop: Stop, sheet: Sheet) -> Event:
+def _slice(piece: _Piece, stop: Anchor, sheet: Sheet) -> Event:
     slice = piece.slice
     args: Event = {"job": piece.id, "prompt": piece.prompt, "index": slice.index, "slot": slice.slot}
     name = piece.prompt
@@ -115,9 +115,9 @@ def _slice(piece: _Piece, stop: Stop, sheet: Sheet) -> Event:
     return sheet.slice(stop, slice.what, name, args)
 
 
-def _arrows(placed: Iterable[tuple[_Piece, Stop]], sheet: Sheet) -> Iterator[Event]:
+def _arrows(placed: Iterable[tuple[_Piece, Anchor]], sheet: Sheet) -> Iterator[Event]:
     """One chain of arrows for each image, through its work in the order it was done."""
-    chains: dict[tuple[int, int], list[Stop]] = {}
+    chains: dict[tuple[int, int], list[Anchor]] = {}
     for piece, stop in placed:
         if piece.slice.what == "work":
             chains.setdefault((piece.entry, piece.slice.index), []).append(stop)

@@ -21,7 +21,7 @@ class _Fact(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """When the hub recorded it."""
 
 
-class Sent(_Fact, frozen=True):
+class Dispatched(_Fact, frozen=True):
     """A job went to a stage."""
 
     stage: str
@@ -36,7 +36,7 @@ class Sent(_Fact, frozen=True):
     submitted_ns: int
 
 
-class Heard(_Fact, frozen=True):
+class Reported(_Fact, frozen=True):
     """A stage process said how a job stands."""
 
     stage: str
@@ -67,7 +67,7 @@ class Memory(_Fact, frozen=True):
     rss_bytes: int
 
 
-Fact = Sent | Heard | Lost | Level | Memory
+Fact = Dispatched | Reported | Lost | Level | Memory
 
 
 class Worker(msgspec.Struct, frozen=True):
@@ -102,7 +102,7 @@ def decode(frame: bytes) -> Recording:
         ) from error
 
 
-class Forward(msgspec.Struct, frozen=True):
+class WorkSpan(msgspec.Struct, frozen=True):
     """A stage process worked on these jobs: a U-Net on one step of each, another stage on the one job."""
 
     stage: str
@@ -137,27 +137,27 @@ def kind_of(stage: str) -> Kind:
     return next(known for known in wire.KINDS if known == kind)
 
 
-def jobs(recording: Recording) -> dict[int, Sent]:
+def jobs(recording: Recording) -> dict[int, Dispatched]:
     """What each job that went to a stage is for, by its number."""
-    return {fact.job: fact for fact in recording.facts if isinstance(fact, Sent)}
+    return {fact.job: fact for fact in recording.facts if isinstance(fact, Dispatched)}
 
 
-def forwards(recording: Recording) -> list[Forward]:
+def forwards(recording: Recording) -> list[WorkSpan]:
     """All work that reaches into the time of the recording, clipped to it, in the order of its beginning."""
     together: dict[tuple[str, int, int, int], list[tuple[int, int]]] = {}
-    found: list[Forward] = []
+    found: list[WorkSpan] = []
     for fact in recording.facts:
         match fact:
-            case Heard(stage=stage, pid=pid, report=pipes.Stepped() as stepped):
+            case Reported(stage=stage, pid=pid, report=pipes.Stepped() as stepped):
                 forward = (stage, pid, stepped.began_ns, stepped.ended_ns)
                 together.setdefault(forward, []).append((stepped.job, stepped.step))
             case _:
                 pass
     for (stage, pid, began_ns, ended_ns), members in together.items():
         numbers, steps = zip(*members, strict=True)
-        found.append(Forward(stage, pid, began_ns, ended_ns, numbers, steps))
+        found.append(WorkSpan(stage, pid, began_ns, ended_ns, numbers, steps))
     found.extend(
-        Forward(stage, pid, began_ns, ended_ns, (job,), (), finished)
+        WorkSpan(stage, pid, began_ns, ended_ns, (job,), (), finished)
         for stage, pid, job, began_ns, ended_ns, finished in _stays(recording)
         if kind_of(stage) != "unet"
     )
@@ -190,11 +190,11 @@ def _stays(recording: Recording) -> Iterator[tuple[str, int, int, int, int, bool
     taken: dict[tuple[int, int], tuple[str, int]] = {}
     for fact in recording.facts:
         match fact:
-            case Heard(at_ns, stage, pid, report):
+            case Reported(at_ns, stage, pid, report):
                 match report:
-                    case pipes.Took():
+                    case pipes.Started():
                         taken[pid, report.job] = (stage, report.began_ns)
-                    case pipes.Put():
+                    case pipes.Finished():
                         taken.pop((pid, report.job), None)
                         yield stage, pid, report.job, report.began_ns, report.ended_ns, True
                     case pipes.Fault() | pipes.Dropped():
@@ -214,7 +214,7 @@ def _stays(recording: Recording) -> Iterator[tuple[str, int, int, int, int, bool
         yield stage, pid, job, began_ns, recording.ended_ns, False
 
 
-_Span = TypeVar("_Span", Forward, Visit)
+_Span = TypeVar("_Span", WorkSpan, Visit)
 
 
 def _clip(span: _Span, recording: Recording) -> _Span | None:

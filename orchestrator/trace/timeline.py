@@ -9,15 +9,15 @@ count from the beginning of the recording.
 from collections.abc import Iterable, Iterator
 
 from orchestrator.trace import events as trace_events
-from orchestrator.trace.events import Event, Sheet, Stop
+from orchestrator.trace.events import Anchor, Event, Sheet
 from orchestrator.trace.recording import (
-    Forward,
+    Dispatched,
     Level,
     Lost,
     Memory,
     Recording,
-    Sent,
     Visit,
+    WorkSpan,
     forwards,
     jobs,
     kind_of,
@@ -47,15 +47,15 @@ def events(recording: Recording) -> list[Event]:
     ]
 
 
-def _stops(work: list[Forward]) -> Iterator[Stop]:
+def _stops(work: list[WorkSpan]) -> Iterator[Anchor]:
     """Where every forward is drawn: on the first track of its process that is free."""
     ends_ns: dict[int, list[int]] = {}
     for forward in work:
         track = trace_events.lane(ends_ns.setdefault(forward.pid, []), forward.began_ns, forward.ended_ns)
-        yield Stop(forward.pid, track, forward.began_ns, forward.ended_ns)
+        yield Anchor(forward.pid, track, forward.began_ns, forward.ended_ns)
 
 
-def _processes(recording: Recording, work: list[Forward]) -> dict[int, tuple[str, str]]:
+def _processes(recording: Recording, work: list[WorkSpan]) -> dict[int, tuple[str, str]]:
     """(stage, what else is to be said) of every process that worked, or ended, or is alive."""
     ended = {
         fact.pid: (fact.stage, " (ended)")
@@ -66,7 +66,7 @@ def _processes(recording: Recording, work: list[Forward]) -> dict[int, tuple[str
     return worked | ended | {worker.pid: (worker.name, f" on cores {worker.cores}") for worker in recording.workers}
 
 
-def _names(recording: Recording, processes: dict[int, tuple[str, str]], stops: list[Stop]) -> Iterator[Event]:
+def _names(recording: Recording, processes: dict[int, tuple[str, str]], stops: list[Anchor]) -> Iterator[Event]:
     """The hub, and the stages in pipeline order, with their tracks."""
     yield from trace_events.process(recording.hub_pid, "hub", _HUB_ORDER)
     for pid, (stage, more) in processes.items():
@@ -75,7 +75,7 @@ def _names(recording: Recording, processes: dict[int, tuple[str, str]], stops: l
         yield from trace_events.track(pid, track, "forwards" if track == 1 else f"forwards ({track})")
 
 
-def _forward(forward: Forward, stop: Stop, known: dict[int, Sent], sheet: Sheet) -> Event:
+def _forward(forward: WorkSpan, stop: Anchor, known: dict[int, Dispatched], sheet: Sheet) -> Event:
     names = [_job(job, known) for job in forward.jobs]
     if not forward.steps:
         name = _prompt(forward.jobs[0], known)
@@ -93,7 +93,7 @@ def _forward(forward: Forward, stop: Stop, known: dict[int, Sent], sheet: Sheet)
     return sheet.slice(stop, "step" if forward.steps else "work", name, args)
 
 
-def _lives(paths: list[Visit], known: dict[int, Sent], hub_pid: int, sheet: Sheet) -> Iterator[Event]:
+def _lives(paths: list[Visit], known: dict[int, Dispatched], hub_pid: int, sheet: Sheet) -> Iterator[Event]:
     """A lane for each job that was in some stage, used again when it is done."""
     spans: dict[int, list[Visit]] = {}
     for visit in paths:
@@ -104,14 +104,14 @@ def _lives(paths: list[Visit], known: dict[int, Sent], hub_pid: int, sheet: Shee
         args = {"job": _job(job, known), "prompt": _prompt(job, known)}
         for visit in life:
             name = visit.kind if visit.at_work else f"waits for {visit.kind}"
-            yield sheet.slice(Stop(hub_pid, lane, visit.began_ns, visit.ended_ns), "job", name, args)
+            yield sheet.slice(Anchor(hub_pid, lane, visit.began_ns, visit.ended_ns), "job", name, args)
     for lane in range(1, len(ends_ns) + 1):
         yield from trace_events.track(hub_pid, lane, f"job {lane}")
 
 
-def _arrows(work: list[tuple[Forward, Stop]], sheet: Sheet) -> Iterator[Event]:
+def _arrows(work: list[tuple[WorkSpan, Anchor]], sheet: Sheet) -> Iterator[Event]:
     """One chain of arrows for each job, from its encoding to its first and its last step, and to its decoding."""
-    chains: dict[int, list[Stop]] = {}
+    chains: dict[int, list[Anchor]] = {}
     for forward, stop in work:
         for job in forward.jobs:
             chains.setdefault(job, []).append(stop)
@@ -154,11 +154,11 @@ def _level(level: Level, recording: Recording, sheet: Sheet) -> Iterable[Event]:
     yield sheet.counter(recording.hub_pid, "arena slots", "in use", at_ns, level.slots)
 
 
-def _job(job: int, known: dict[int, Sent]) -> str:
+def _job(job: int, known: dict[int, Dispatched]) -> str:
     """The prompt's id, and which of its images, as far as they are known."""
     sent = known.get(job)
     return f"number {job}" if sent is None else sent.id if sent.index == 0 else f"{sent.id}[{sent.index}]"
 
 
-def _prompt(job: int, known: dict[int, Sent]) -> str:
+def _prompt(job: int, known: dict[int, Dispatched]) -> str:
     return known[job].prompt if job in known else f"job {job}"

@@ -26,7 +26,7 @@ from stages.core.wire import KINDS, Kind
 Floats = NDArray[np.float64]
 
 
-class Cost(NamedTuple):
+class UnitCost(NamedTuple):
     """A unit of work while nothing else uses its cores."""
 
     seconds: float
@@ -110,21 +110,21 @@ class Curves:
         self._deviations = {
             kind: median(_deviation(point) for point in self.points if point.kind == kind) for kind in KINDS
         }
-        self._known: dict[tuple[Kind, int, int, int], Cost] = {}
+        self._known: dict[tuple[Kind, int, int, int], UnitCost] = {}
 
-    def cost(self, kind: Kind, threads: int, streams: int = 1, rows: int = 1) -> Cost:
+    def cost(self, kind: Kind, threads: int, streams: int = 1, rows: int = 1) -> UnitCost:
         """Of one unit of work of one stream, the other streams being at work as well."""
         which = (kind, threads, streams, rows)
         if which not in self._known:
             self._known[which] = self._cost(*which)
         return self._known[which]
 
-    def _cost(self, kind: Kind, threads: int, streams: int, rows: int) -> Cost:
+    def _cost(self, kind: Kind, threads: int, streams: int, rows: int) -> UnitCost:
         measured = self._measured.get((kind, threads, streams))
         law = self.laws[kind]
         by_law = law.seconds(threads, streams, rows, self.bandwidth)
         if measured is None:
-            return Cost(by_law, self._useful(kind, threads / streams, rows, by_law), self._deviations[kind])
+            return UnitCost(by_law, self._useful(kind, threads / streams, rows, by_law), self._deviations[kind])
         # Between measurements along a straight line; beyond them as the law goes on.
         known = sorted(measured)
         nearest = min(max(rows, known[0]), known[-1])
@@ -132,7 +132,7 @@ class Curves:
         if rows != nearest:
             seconds *= by_law / law.seconds(threads, streams, nearest, self.bandwidth)
         deviation = _between(nearest, known, [_deviation(measured[each]) for each in known])
-        return Cost(seconds, self._useful(kind, threads / streams, rows, seconds), deviation)
+        return UnitCost(seconds, self._useful(kind, threads / streams, rows, seconds), deviation)
 
     def _useful(self, kind: Kind, part: float, rows: int, seconds: float) -> float:
         """Cores that a stream of `part` threads keeps busy with what one thread would have to do, too.

@@ -25,10 +25,10 @@ def load(jobs: int, steps: int, first: int = 0) -> list[Arrival]:
 
 def warm_up(in_flight: int, steps: int) -> list[Arrival]:
     """Short prompts of different lengths, so that forwards of many numbers of rows are compiled before it counts."""
-    dice = random.Random(0)
+    rng = random.Random(0)
     arrivals = []
     for arrival in load(in_flight, steps):
-        submit = msgspec.structs.replace(arrival.submit, steps=dice.randint(1, min(_WARM_STEPS, steps)))
+        submit = msgspec.structs.replace(arrival.submit, steps=rng.randint(1, min(_WARM_STEPS, steps)))
         arrivals.append(msgspec.structs.replace(arrival, submit=submit))
     return arrivals
 

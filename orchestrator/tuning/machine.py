@@ -21,7 +21,7 @@ class Topology(msgspec.Struct, frozen=True):
         return read(Machine.here(), root)
 
     @classmethod
-    def paper(cls, core_count: int, numa: int, memory: int = 1 << 50) -> "Topology":
+    def what_if(cls, core_count: int, numa: int, memory: int = 1 << 50) -> "Topology":
         """Of a machine that is not here: `numa` nodes of as many cores each, numbered node by node."""
         part = core_count // numa
         nodes = tuple(tuple(range(number * part, (number + 1) * part)) for number in range(numa))

@@ -1,4 +1,4 @@
-"""Pictures of what the tuner found, and of plans on paper. Needs the extra `plot`."""
+"""Pictures of what the tuner found, and of simulated plans. Needs the extra `plot`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from orchestrator import plot_file
 from orchestrator.tuning.curves import Curves
-from orchestrator.tuning.paper import Row
 from orchestrator.tuning.profile import Profile
 from orchestrator.tuning.report import headline, scores_of
 from orchestrator.tuning.search import typical_p99, typical_rate
 from orchestrator.tuning.space import Candidate
-from orchestrator.tuning.tuner import Outcome
+from orchestrator.tuning.tuner import TuningOutcome
+from orchestrator.tuning.what_if import LayoutRow
 from stages.core.wire import Kind
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _RED = "#bc4749"
 _CYCLE = ("#1b4965", "#dd8452", "#55a868", "#8172b3", "#937860", "#da8bc3", "#4c72b0", "#ccb974")
 
 
-def draw_tuning(path: Path, outcome: Outcome, profile: Profile) -> None:
+def draw_tuning(path: Path, outcome: TuningOutcome, profile: Profile) -> None:
     """Throughput against latency of all that was run, the stages alone, and what other numbers of cores would do."""
     figure = _figure(f"{profile.facts.model}, cores {profile.cores}: {headline(outcome)}", (10.0, 11.0))
     above, below = figure.subplots(2, 1, height_ratios=(1.3, 1.0))
@@ -36,8 +36,8 @@ def draw_tuning(path: Path, outcome: Outcome, profile: Profile) -> None:
     plot_file.save(figure, path)
 
 
-def draw_paper(path: Path, title: str, rows: Sequence[Row]) -> None:
-    """Throughput and tail latency of layouts on paper, side by side."""
+def draw_paper(path: Path, title: str, rows: Sequence[LayoutRow]) -> None:
+    """Throughput and tail latency of simulated layouts, side by side."""
     figure = _figure(title, (10.0, 0.55 * len(rows) + 2.0))
     rate, tail = figure.subplots(1, 2, sharey=True)
     names = [row.layout for row in rows]
@@ -66,7 +66,7 @@ def _figure(title: str, size: tuple[float, float]) -> "Figure":
     return figure
 
 
-def _runs(axes: "Axes", outcome: Outcome) -> None:
+def _runs(axes: "Axes", outcome: TuningOutcome) -> None:
     """A line for each way to share and number of streams, along which the rows grow."""
     lines: dict[tuple[str, int], list[Candidate]] = {}
     for candidate in dict.fromkeys(trial.candidate for trial in outcome.trials):
@@ -92,11 +92,11 @@ def _runs(axes: "Axes", outcome: Outcome) -> None:
     _plain(axes)
 
 
-def _rate(outcome: Outcome, candidate: Candidate) -> float:
+def _rate(outcome: TuningOutcome, candidate: Candidate) -> float:
     return typical_rate(scores_of(outcome.trials, candidate))
 
 
-def _p99(outcome: Outcome, candidate: Candidate) -> float:
+def _p99(outcome: TuningOutcome, candidate: Candidate) -> float:
     return typical_p99(scores_of(outcome.trials, candidate))
 
 
@@ -126,7 +126,7 @@ def _alone(axes: "Axes", profile: Profile) -> None:
     _plain(axes)
 
 
-def _cores(axes: "Axes", outcome: Outcome) -> None:
+def _cores(axes: "Axes", outcome: TuningOutcome) -> None:
     numbers = [str(number) for number, _ in outcome.more_cores]
     rates = [rate for _, rate in outcome.more_cores]
     axes.bar(numbers, rates, color="#9fb8cc", width=0.6)

@@ -216,11 +216,11 @@ def quickest(points: Iterable[Point]) -> tuple[Point, ...]:
     return tuple(found.values())
 
 
-class Memory:
+class ProfileStore:
     """What was measured, kept in the user's cache folder: a run that was broken off goes on where it was."""
 
-    def __init__(self, known: Facts, store: figures.Figures | None = None) -> None:
-        self._store = store or figures.Figures("profile")
+    def __init__(self, known: Facts, store: figures.FigureStore | None = None) -> None:
+        self._store = store or figures.FigureStore("profile")
         self._facts = known
 
     def points(self) -> tuple[Point, ...]:

@@ -13,7 +13,7 @@ from orchestrator.tuning.score import Score
 from orchestrator.tuning.search import typical_p99, typical_rate
 from orchestrator.tuning.space import Candidate
 from orchestrator.tuning.trial import Trial
-from orchestrator.tuning.tuner import Outcome
+from orchestrator.tuning.tuner import TuningOutcome
 from stages.core import cores
 
 _WIDTH = 118
@@ -24,7 +24,7 @@ def scores_of(trials: Sequence[Trial], candidate: Candidate) -> list[Score]:
     return [trial.score for trial in trials if trial.candidate == candidate]
 
 
-def headline(outcome: Outcome) -> str:
+def headline(outcome: TuningOutcome) -> str:
     """The outcome in one line."""
     before = scores_of(outcome.trials, outcome.before)
     if outcome.best is None:
@@ -38,7 +38,7 @@ def headline(outcome: Outcome) -> str:
     return line
 
 
-def remarks(outcome: Outcome, model: str, openvino: str) -> list[str]:
+def remarks(outcome: TuningOutcome, model: str, openvino: str) -> list[str]:
     """What the configuration file says about itself."""
     assert outcome.best is not None
     best = [trial for trial in outcome.trials if trial.candidate == outcome.best]
@@ -52,7 +52,7 @@ def remarks(outcome: Outcome, model: str, openvino: str) -> list[str]:
     ]
 
 
-def text(outcome: Outcome, profile: Profile) -> str:
+def text(outcome: TuningOutcome, profile: Profile) -> str:
     """The report, as lines of at most 118 characters."""
     out = StringIO()
     console = Console(file=out, width=_WIDTH, highlight=False, no_color=True)
@@ -76,7 +76,7 @@ def text(outcome: Outcome, profile: Profile) -> str:
     say(
         f"The simulator learned from the first run: {conditions.message_s * 1e6:.0f} us of CPU for each message at the "
         f"hub and the client, and {conditions.interference:.0%} lost where processes compete for cores. It put "
-        f"{outcome.simulated} configurations on paper"
+        f"{outcome.simulated} configurations simulated"
         + (f"; {outcome.left_out} do not fit into memory." if outcome.left_out else ".")
     )
     if not outcome.complete:
@@ -84,7 +84,7 @@ def text(outcome: Outcome, profile: Profile) -> str:
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
 
 
-def next_core(outcome: Outcome, here: int) -> list[str]:
+def next_core(outcome: TuningOutcome, here: int) -> list[str]:
     """What other numbers of cores would give, beside what these do; simulated by the fitted law."""
     found = dict(outcome.more_cores)
     if here not in found:
@@ -97,18 +97,18 @@ def next_core(outcome: Outcome, here: int) -> list[str]:
     return [f"What other cores would buy, simulated, beside these {here}: {', '.join(parts)}."] if parts else []
 
 
-def _runs(outcome: Outcome) -> Table:
+def _runs(outcome: TuningOutcome) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for name in ("", "streams x rows", "images/s", "", "simulated", "p99", "simulated", "memory", "runs"):
         table.add_column(name, justify="left" if not name else "right", overflow="fold")
-    foretold = dict(outcome.foretold)
+    predicted = dict(outcome.predicted)
     ran = list(dict.fromkeys(trial.candidate for trial in outcome.trials))
     ran.sort(key=lambda candidate: -typical_rate(scores_of(outcome.trials, candidate)))
     for candidate in ran:
         scores = scores_of(outcome.trials, candidate)
         trials = [trial for trial in outcome.trials if trial.candidate == candidate]
         rates = [score.images_per_s for score in scores]
-        paper = foretold.get(candidate)
+        predictor = predicted.get(candidate)
         mark = "* " if candidate == outcome.best else "! " if typical_p99(scores) > outcome.cap_s else "  "
         as_it_was = ", as it was" if candidate == outcome.before else ""
         table.add_row(
@@ -116,9 +116,9 @@ def _runs(outcome: Outcome) -> Table:
             f"{candidate.unet.streams} x {candidate.unet.max_rows}",
             f"{typical_rate(scores):.3g}",
             f"± {(max(rates) - min(rates)) / 2 / typical_rate(scores):.0%}" if len(rates) > 1 else "",
-            f"{paper.images_per_s:.3g}" if paper else "",
+            f"{predictor.images_per_s:.3g}" if predictor else "",
             f"{typical_p99(scores):.3g} s",
-            f"{paper.p99_s:.3g} s" if paper else "",
+            f"{predictor.p99_s:.3g} s" if predictor else "",
             f"{median(trial.pss_bytes for trial in trials) / 2**30:.2f} GiB",
             f"{len(scores)}",
         )

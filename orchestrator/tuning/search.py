@@ -1,7 +1,7 @@
 """Which candidates to run for real, one after the other, and which of them is best. Pure.
 
 The simulator ranks all candidates. Where it is wrong, it is wrong alike for candidates of one family, so the first
-trials go to the best one of each promising family, and correct what is foretold of the rest. Then the climb: the
+trials go to the best one of each promising family, and correct what is predicted of the rest. Then the climb: the
 candidate that promises most is run, and so are those one step (rows or streams doubled or halved) from the best, until
 none of them promises more than what was measured. Trials that are left go to the best few again: the noise of one run
 is larger than the difference between neighbours.
@@ -16,19 +16,19 @@ from orchestrator.tuning.score import Score
 from orchestrator.tuning.space import Candidate
 
 _PROMISING = 0.6
-"""A family whose best candidate is foretold less than this of the best of all gets no trial of its own."""
+"""A family whose best candidate is predicted less than this of the best of all gets no trial of its own."""
 
-_NEAR = 0.85
-"""A neighbour of the best that is foretold this share of it is worth a trial: forecasts are not nearer."""
+_NEIGHBOUR_SHARE = 0.85
+"""A neighbour of the best that is predicted this share of it is worth a trial: forecasts are not nearer."""
 
-_WORTH = 0.97
+_TRIAL_SHARE = 0.97
 """Any other candidate must promise this share of it."""
 
 _CLOSE = 0.97
 """Those measured within this share of the best may be the best."""
 
 _TOLERANCE = 1.15
-"""A candidate foretold to miss the cap by no more than this factor is not ruled out."""
+"""A candidate predicted to miss the cap by no more than this factor is not ruled out."""
 
 _CONFIRM = 0.25
 """Share of the trials that is kept for running the best again."""
@@ -41,7 +41,7 @@ class Found(msgspec.Struct, frozen=True):
     """None if no candidate that was run keeps the cap."""
     scores: dict[Candidate, tuple[Score, ...]]
     """All runs, by candidate, in the order of first runs."""
-    foretold: dict[Candidate, Score]
+    predicted: dict[Candidate, Score]
     """By the simulator, before anything was run."""
     complete: bool
     """Whether it ended by itself, rather than for want of trials."""
@@ -51,7 +51,7 @@ Runs = dict[Candidate, list[Score]]
 
 
 def search(
-    foretold: Mapping[Candidate, Score],
+    predicted: Mapping[Candidate, Score],
     trial: Callable[[Candidate], Score | None],
     cap_s: float,
     trials: int,
@@ -59,14 +59,14 @@ def search(
 ) -> Found:
     """Run at most `trials` candidates, those of `known` counted; `trial` answers None when time is up."""
     runs: Runs = {candidate: list(scores) for candidate, scores in known.items()}
-    first = _first_of_families(foretold, cap_s)[: max(1, trials // 3)]
+    first = _first_of_families(predicted, cap_s)[: max(1, trials // 3)]
     confirm = max(1, round(trials * _CONFIRM))
     complete = False
     while sum(map(len, runs.values())) < trials:
         left = trials - sum(map(len, runs.values()))
         following = next((candidate for candidate in first if candidate not in runs), None)
         if following is None and left > confirm:
-            following = _climb(foretold, runs, cap_s)
+            following = _climb(predicted, runs, cap_s)
         if following is None:
             following = _doubtful(runs, cap_s)
         if following is None:
@@ -77,7 +77,7 @@ def search(
             break
         runs.setdefault(following, []).append(score)
     kept = {candidate: tuple(scores) for candidate, scores in runs.items()}
-    return Found(best_of(runs, cap_s), kept, dict(foretold), complete)
+    return Found(best_of(runs, cap_s), kept, dict(predicted), complete)
 
 
 def best_of(runs: Mapping[Candidate, Sequence[Score]], cap_s: float) -> Candidate | None:
@@ -96,59 +96,59 @@ def typical_p99(scores: Sequence[Score]) -> float:
     return median(score.p99_s for score in scores)
 
 
-def _first_of_families(foretold: Mapping[Candidate, Score], cap_s: float) -> list[Candidate]:
+def _first_of_families(predicted: Mapping[Candidate, Score], cap_s: float) -> list[Candidate]:
     """The best of each family that promises something, best first."""
-    possible = _possible(foretold, cap_s)
+    possible = _possible(predicted, cap_s)
     best: dict[tuple[str, ...], Candidate] = {}
     for candidate in possible:
         rival = best.get(candidate.family)
-        if rival is None or foretold[candidate].images_per_s > foretold[rival].images_per_s:
+        if rival is None or predicted[candidate].images_per_s > predicted[rival].images_per_s:
             best[candidate.family] = candidate
-    ranked = sorted(best.values(), key=lambda candidate: -foretold[candidate].images_per_s)
-    floor = _PROMISING * foretold[ranked[0]].images_per_s if ranked else 0.0
-    return [candidate for candidate in ranked if foretold[candidate].images_per_s >= floor]
+    ranked = sorted(best.values(), key=lambda candidate: -predicted[candidate].images_per_s)
+    floor = _PROMISING * predicted[ranked[0]].images_per_s if ranked else 0.0
+    return [candidate for candidate in ranked if predicted[candidate].images_per_s >= floor]
 
 
-def _possible(foretold: Mapping[Candidate, Score], cap_s: float) -> list[Candidate]:
+def _possible(predicted: Mapping[Candidate, Score], cap_s: float) -> list[Candidate]:
     """Those that may keep the cap; if none may, the quickest one."""
-    fit = [candidate for candidate, score in foretold.items() if score.p99_s <= cap_s * _TOLERANCE]
-    return fit or sorted(foretold, key=lambda candidate: foretold[candidate].p99_s)[:1]
+    fit = [candidate for candidate, score in predicted.items() if score.p99_s <= cap_s * _TOLERANCE]
+    return fit or sorted(predicted, key=lambda candidate: predicted[candidate].p99_s)[:1]
 
 
-def _climb(foretold: Mapping[Candidate, Score], runs: Runs, cap_s: float) -> Candidate | None:
+def _climb(predicted: Mapping[Candidate, Score], runs: Runs, cap_s: float) -> Candidate | None:
     """The candidate to run next, if one promises enough."""
     best = best_of(runs, cap_s)
-    rate, tail = _correction(foretold, runs, lambda s: s.images_per_s), _correction(foretold, runs, lambda s: s.p99_s)
+    rate, tail = _correction(predicted, runs, lambda s: s.images_per_s), _correction(predicted, runs, lambda s: s.p99_s)
 
-    def promise(candidate: Candidate) -> float:
-        return foretold[candidate].images_per_s * rate(candidate)
+    def prediction(candidate: Candidate) -> float:
+        return predicted[candidate].images_per_s * rate(candidate)
 
     open_ = [
         candidate
-        for candidate, score in foretold.items()
+        for candidate, score in predicted.items()
         if candidate not in runs and score.p99_s * tail(candidate) <= cap_s
     ]
     if best is None:
-        # Nothing keeps the cap yet: what is foretold to be quickest comes first.
-        rest = [candidate for candidate in foretold if candidate not in runs]
-        return min(rest, key=lambda candidate: foretold[candidate].p99_s * tail(candidate), default=None)
+        # Nothing keeps the cap yet: what is predicted to be quickest comes first.
+        rest = [candidate for candidate in predicted if candidate not in runs]
+        return min(rest, key=lambda candidate: predicted[candidate].p99_s * tail(candidate), default=None)
     measured = typical_rate(runs[best])
     worth = [
         candidate
         for candidate in open_
-        if promise(candidate) > measured * (_NEAR if _one_step(candidate, best) else _WORTH)
+        if prediction(candidate) > measured * (_NEIGHBOUR_SHARE if _one_step(candidate, best) else _TRIAL_SHARE)
     ]
-    return max(worth, key=promise, default=None)
+    return max(worth, key=prediction, default=None)
 
 
 def _correction(
-    foretold: Mapping[Candidate, Score], runs: Runs, what: Callable[[Score], float]
+    predicted: Mapping[Candidate, Score], runs: Runs, what: Callable[[Score], float]
 ) -> Callable[[Candidate], float]:
-    """Measured over foretold: the median of the candidate's family, else of all that were run."""
+    """Measured over predicted: the median of the candidate's family, else of all that were run."""
     ratios: dict[tuple[str, ...], list[float]] = {}
     for candidate, scores in runs.items():
-        if candidate in foretold:
-            ratio = median(what(score) for score in scores) / what(foretold[candidate])
+        if candidate in predicted:
+            ratio = median(what(score) for score in scores) / what(predicted[candidate])
             ratios.setdefault(candidate.family, []).append(ratio)
     every = [ratio for family in ratios.values() for ratio in family]
 

@@ -24,7 +24,7 @@ class Work:
     asks: float
     """Cores it keeps busy when it has them."""
     done: Done
-    flock: tuple[int, float] = (1, 1.0)
+    concurrency: tuple[int, float] = (1, 1.0)
     """Of how many pieces of one process `left_s` is the time of each, and how much faster one alone goes."""
     threads: int = 1
     """That it is divided among."""
@@ -77,28 +77,28 @@ class Sharing:
     def _settle(self) -> None:
         """Set the speeds."""
         asked = {each: 0.0 for each in self._sets}
-        crowd: dict[frozenset[int], set[str]] = {each: set() for each in self._sets}
+        competing: dict[frozenset[int], set[str]] = {each: set() for each in self._sets}
         flights: dict[str, int] = {}
         for work in self._works:
             flights[work.process] = flights.get(work.process, 0) + 1
             if work.cores is not None:
                 asked[work.cores] += work.asks
-                crowd[work.cores].add(work.process)
+                competing[work.cores].add(work.process)
         placed: dict[int, frozenset[int]] = {}
         for work in self._works:
             if work.cores is None:  # the kernel finds the emptiest place
                 where = min(asked, key=lambda each: asked[each] / len(each))
                 asked[where] += work.asks
-                crowd[where].add(work.process)
+                competing[where].add(work.process)
                 placed[id(work)] = where
         running = sum(min(total, len(each)) for each, total in asked.items())
         granted = min(1.0, self._quota / running) if running else 1.0
         for work in self._works:
             where = placed[id(work)] if work.cores is None else work.cores
             share = min(1.0, len(where) / asked[where])
-            if share < 1.0 and len(crowd[where]) > 1 and work.threads > 1:
+            if share < 1.0 and len(competing[where]) > 1 and work.threads > 1:
                 share /= 1 + self._interference
-            together, alone = work.flock
+            together, alone = work.concurrency
             if together > 1:
                 share *= 1 + (alone - 1) * (together - flights[work.process]) / (together - 1)
             work.speed = share * granted

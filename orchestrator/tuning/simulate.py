@@ -1,8 +1,8 @@
-"""A pipeline on paper: the router, the leases and the plan are the real ones; processes and time are not. Pure.
+"""A simulated pipeline: the router, the leases and the plan are the real ones; processes and time are not. Pure.
 
-The processes are twins (orchestrator.tuning.twin) that take as long as the curves say, on cores that they share
-(orchestrator.tuning.sharing). The hub is one more process: it takes time for every message, wherever there is room.
-The same arguments give the same outcome.
+The processes are simulated stages (orchestrator.tuning.simulated_stage) that take as long as the curves say, on cores
+that they share (orchestrator.tuning.sharing). The hub is one more process: it takes time for every message, wherever
+there is room. The same arguments give the same outcome.
 """
 
 import os
@@ -22,7 +22,7 @@ from orchestrator.routing.router import Router
 from orchestrator.tuning.clockwork import Clockwork
 from orchestrator.tuning.curves import Curves
 from orchestrator.tuning.sharing import Sharing, Work
-from orchestrator.tuning.twin import OneByOneTwin, Scene, Twin, UnetTwin
+from orchestrator.tuning.simulated_stage import Scene, SimulatedOneByOne, SimulatedStage, SimulatedUnet
 from stages.core import cores, pipes, wire
 from stages.core.arena import Arena, Layout, PoolSpec, View
 from stages.core.outbox import Outbox
@@ -99,13 +99,13 @@ class _Simulation:
         self._router = Router(plan, arena, queue_limit=len(arrivals))
         turns = {spec.name: spec.cores for spec in plan.stages if spec.takes_turns}
         self._leases = Leases({spec.name: spec.kind for spec in plan.stages}, turns)
-        self._twins: dict[str, Twin] = {}
+        self._stages: dict[str, SimulatedStage] = {}
         self._views: list[View] = []
         scene = Scene(plan.card, curves, self._clock, self._said, conditions.handover_s)
         for spec in plan.stages:
             view = View(os.dup(arena.region.fd), arena.layout, spec.number)
-            kind = UnetTwin if spec.kind == "unet" else OneByOneTwin
-            self._twins[spec.name] = kind(spec, view, scene)
+            kind = SimulatedUnet if spec.kind == "unet" else SimulatedOneByOne
+            self._stages[spec.name] = kind(spec, view, scene)
             self._views.append(view)
         self._inbox: deque[Callable[[], None]] = deque()
         self._outboxes = {spec.name: Outbox() for spec in plan.stages}
@@ -119,7 +119,7 @@ class _Simulation:
     def play(self) -> Simulated:
         """To the end."""
         try:
-            for number, name in enumerate(self._twins):
+            for number, name in enumerate(self._stages):
                 self._perform(self._router.serving(name, number + 1, self._clock.now_ns))
             for arrival in self._waiting:
                 if arrival.at_s is not None:
@@ -193,15 +193,15 @@ class _Simulation:
 
         self._clock.begin(Work(HUB, None, self._conditions.message_s, 1.0, done))
 
-    def _said(self, twin: Twin, messages: list[pipes.FromStage]) -> None:
+    def _said(self, stage: SimulatedStage, messages: list[pipes.FromStage]) -> None:
         """As stages.core.link.StageLink does with what a stage says until it waits: what goes together is one frame."""
-        outbox = self._outboxes[twin.spec.name]
+        outbox = self._outboxes[stage.spec.name]
         known_s = outbox.due_s
         for message in messages:
             outbox.add(message, self._clock.now)
         outbox.end_unit(self._clock.now)
         if outbox.due_s < known_s:
-            self._clock.after(max(0.0, outbox.due_s - self._clock.now), lambda: self._send_said(twin.spec.name))
+            self._clock.after(max(0.0, outbox.due_s - self._clock.now), lambda: self._send_said(stage.spec.name))
 
     def _send_said(self, stage: str) -> None:
         """Send what a stage has said, unless it went with something else before it was due."""
@@ -212,7 +212,7 @@ class _Simulation:
     def _hear(self, stage: str, messages: list[pipes.FromStage]) -> None:
         for message in messages:
             match message:
-                case pipes.Took() | pipes.Stepped() | pipes.Put():
+                case pipes.Started() | pipes.Stepped() | pipes.Finished():
                     self._perform(self._router.report(stage, message, self._clock.now_ns))
                 case pipes.Yielded():
                     self._lease(self._leases.yielded(stage, more=self._router.has_work(stage)))
@@ -241,4 +241,4 @@ class _Simulation:
             self._to_stage(action.stage, pipes.Grant() if isinstance(action, lease.Grant) else pipes.AskBack())
 
     def _to_stage(self, stage: str, message: pipes.ToStage) -> None:
-        self._clock.after(self._conditions.wire_s, lambda: self._twins[stage].hear(message))
+        self._clock.after(self._conditions.wire_s, lambda: self._stages[stage].hear(message))

@@ -149,8 +149,8 @@ def _cpu_s(process: psutil.Process) -> float:
 class Logbook:
     """Trials that were run, kept in the user's cache folder, so that no run is made twice without need."""
 
-    def __init__(self, facts: object, store: figures.Figures | None = None) -> None:
-        self._store = store or figures.Figures("trials")
+    def __init__(self, facts: object, store: figures.FigureStore | None = None) -> None:
+        self._store = store or figures.FigureStore("trials")
         self._facts = facts
 
     def read(self) -> tuple[Trial, ...]:

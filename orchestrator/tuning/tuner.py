@@ -1,4 +1,4 @@
-"""`triptych tune` without its terminal: profile, calibrate, foretell, search; what is known is not measured again."""
+"""`triptych tune` without its terminal: profile, calibrate, predict, search; what is known is not measured again."""
 
 import time
 from collections.abc import Callable
@@ -12,9 +12,9 @@ from orchestrator.plan import Plan, plan
 from orchestrator.tuning import profile, space, trial
 from orchestrator.tuning.calibrate import calibrate
 from orchestrator.tuning.curves import Curves
-from orchestrator.tuning.foretell import Foretelling, best_on_paper
 from orchestrator.tuning.load import jobs_for
 from orchestrator.tuning.machine import Topology
+from orchestrator.tuning.predictor import Predictor, best_predicted
 from orchestrator.tuning.score import Score, fill
 from orchestrator.tuning.search import Found, search
 from orchestrator.tuning.simulate import UNMEASURED, Conditions, Simulated
@@ -44,7 +44,7 @@ _WARM_SHARE = 0.4
 """Images that warming up takes as long as, for each prompt in flight."""
 
 
-class Task(NamedTuple):
+class TuningTask(NamedTuple):
     """What is to be tuned, and within what."""
 
     path: Path | None
@@ -75,7 +75,7 @@ class Show(Protocol):
         """Time has passed."""
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+class TuningOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """All that is known in the end."""
 
     cap_s: float
@@ -84,7 +84,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     best: Candidate | None
     """None if nothing that was run keeps the cap."""
     trials: tuple[Trial, ...]
-    foretold: tuple[tuple[Candidate, Score], ...]
+    predicted: tuple[tuple[Candidate, Score], ...]
     conditions: Conditions
     complete: bool
     """Whether the search ended by itself, rather than for want of time or trials."""
@@ -98,39 +98,39 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 class Tuner:
     """One run of the tuner."""
 
-    def __init__(self, task: Task, show: Show, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, task: TuningTask, show: Show, clock: Callable[[], float] = time.monotonic) -> None:
         self._task = task
         self._show = show
         self._clock = clock
         self._end = clock() + task.budget_s
         self.facts = profile.facts(task.config, task.card)
-        self._memory = profile.Memory(self.facts)
+        self._memory = profile.ProfileStore(self.facts)
         pipeline = task.config.pipeline
         where = (task.topology.nodes, task.topology.machine.quota)
         here = (self.facts, version("triptych"), where, pipeline.order, task.config.model, task.steps)
         self._log = Logbook(here)
 
-    def run(self) -> Outcome:
+    def run(self) -> TuningOutcome:
         """All of it. What is measured is remembered at once, so it may be broken off at any time."""
         task = self._task
         curves = self._profile()
         before = as_it_is(task.config, task.card, task.topology)
         conditions = self._calibrate(curves, before)
-        paper = Foretelling(task.config, task.card, task.topology, curves, conditions, task.steps)
+        predictor = Predictor(task.config, task.card, task.topology, curves, conditions, task.steps)
         every = space.candidates(task.topology, task.card)
-        fit = [candidate for candidate in every if paper.fits(candidate)]
-        chosen = list(dict.fromkeys([before, *paper.promising(fit, _MOST_SIMULATED)]))
+        fit = [candidate for candidate in every if predictor.fits(candidate)]
+        chosen = list(dict.fromkeys([before, *predictor.by_bound(fit, _MOST_SIMULATED)]))
         self._show.phase("simulating", len(chosen))
-        self._show.doing(f"{len(chosen)} configurations on paper")
-        foretold = paper.scores(chosen, self._show.done)
-        found = self._search(paper, foretold)
+        self._show.doing(f"{len(chosen)} configurations simulated")
+        predicted = predictor.scores(chosen, self._show.done)
+        found = self._search(predictor, predicted)
         best = found.best
-        return Outcome(
+        return TuningOutcome(
             cap_s=task.cap_s,
             before=before,
             best=best,
             trials=self._known(set(found.scores)),
-            foretold=tuple(foretold.items()),
+            predicted=tuple(predicted.items()),
             conditions=conditions,
             complete=found.complete,
             simulated=len(chosen),
@@ -172,46 +172,46 @@ class Tuner:
     def _calibrate(self, curves: Curves, before: Candidate) -> Conditions:
         """Run the configuration as it came, and the usual way to share, to learn what competing for cores costs."""
         task = self._task
-        paper = Foretelling(task.config, task.card, task.topology, curves, steps=task.steps)
+        predictor = Predictor(task.config, task.card, task.topology, curves, steps=task.steps)
         usual = [c for c in space.candidates(task.topology, task.card) if c.share == "timeslice"][:1]
         first = [before] if before.share == "timeslice" else [before, *usual]
         self._show.phase("first runs", len(first))
         for candidate in first:
             if not self._known({candidate}):
-                self._try(paper, candidate, paper.bound(candidate))
+                self._try(predictor, candidate, predictor.bound(candidate))
             else:
                 self._show.done()
 
         def predict(ran: Trial, conditions: Conditions) -> Simulated:
-            at = Foretelling(task.config, task.card, task.topology, curves, conditions, task.steps)
+            at = Predictor(task.config, task.card, task.topology, curves, conditions, task.steps)
             return at.play(ran.candidate, ran.jobs, ran.in_flight)
 
         return calibrate(self._known(set(first)), predict, UNMEASURED)
 
-    def _search(self, paper: Foretelling, foretold: dict[Candidate, Score]) -> Found:
+    def _search(self, predictor: Predictor, predicted: dict[Candidate, Score]) -> Found:
         task = self._task
-        known = {ran.candidate: [r.score for r in self._known({ran.candidate})] for ran in self._known(set(foretold))}
+        known = {ran.candidate: [r.score for r in self._known({ran.candidate})] for ran in self._known(set(predicted))}
         self._show.phase("trying", task.trials)
         for scores in known.values():
             for _ in scores:
                 self._show.done()
 
         def attempt(candidate: Candidate) -> Score | None:
-            rate = foretold[candidate].images_per_s
-            jobs = self._jobs(paper, candidate, rate)
-            out = fill(paper.plan(candidate))
+            rate = predicted[candidate].images_per_s
+            jobs = self._jobs(predictor, candidate, rate)
+            out = fill(predictor.plan(candidate))
             if self._clock() + _START_S + (jobs + _WARM_SHARE * out) / rate > self._end:
                 return None
-            return self._try(paper, candidate, rate)
+            return self._try(predictor, candidate, rate)
 
-        return search(foretold, attempt, task.cap_s, task.trials, known)
+        return search(predicted, attempt, task.cap_s, task.trials, known)
 
-    def _try(self, paper: Foretelling, candidate: Candidate, rate: float) -> Score:
+    def _try(self, predictor: Predictor, candidate: Candidate, rate: float) -> Score:
         task = self._task
         best = self._best_so_far()
         self._show.doing(candidate.name + (f" (best so far {best:.3g} images/s)" if best else ""))
-        out = fill(paper.plan(candidate))
-        jobs = self._jobs(paper, candidate, rate)
+        out = fill(predictor.plan(candidate))
+        jobs = self._jobs(predictor, candidate, rate)
         ran = trial.run(task.path, list(task.overrides), candidate, out, jobs, task.steps, self._show.tick)
         self._log.add(ran)
         remark = ", over the cap" if ran.score.p99_s > task.cap_s else ""
@@ -226,16 +226,16 @@ class Tuner:
         fit = (ran.score for ran in self._log.read() if ran.score.p99_s <= self._task.cap_s)
         return max((score.images_per_s for score in fit), default=0.0)
 
-    def _jobs(self, paper: Foretelling, candidate: Candidate, rate: float) -> int:
+    def _jobs(self, predictor: Predictor, candidate: Candidate, rate: float) -> int:
         left = max(0.0, self._end - self._clock())
         share = left / max(1, self._task.trials - len(self._log.read())) * _STEADY_SHARE
-        return jobs_for(fill(paper.plan(candidate)), rate, min(max(share, _STEADY_S[0]), _STEADY_S[1]))
+        return jobs_for(fill(predictor.plan(candidate)), rate, min(max(share, _STEADY_S[0]), _STEADY_S[1]))
 
     def _known(self, these: set[Candidate]) -> tuple[Trial, ...]:
         return tuple(ran for ran in self._log.read() if ran.candidate in these)
 
     def _more_cores(self, curves: Curves, conditions: Conditions) -> tuple[tuple[int, float], ...]:
-        """The best on paper with one core fewer, as many, one more, twice as many: all by the law, to be comparable."""
+        """The best by simulation with one core fewer, as many, one more, twice as many, by the law."""
         task = self._task
         here = len(task.topology.cores)
         by_law = Curves(curves.points, by_law=True)
@@ -243,11 +243,11 @@ class Tuner:
         self._show.phase("looking ahead", len(numbers))
         found = []
         for number in numbers:
-            self._show.doing(f"{number} cores on paper")
-            topology = Topology.paper(number, 1)
-            paper = Foretelling(task.config, task.card, topology, by_law, conditions, task.steps)
-            scores = paper.scores(paper.promising(space.candidates(topology, task.card), _MOST_AHEAD))
-            best = best_on_paper(scores, task.cap_s) or best_on_paper(scores)
+            self._show.doing(f"{number} cores simulated")
+            topology = Topology.what_if(number, 1)
+            predictor = Predictor(task.config, task.card, topology, by_law, conditions, task.steps)
+            scores = predictor.scores(predictor.by_bound(space.candidates(topology, task.card), _MOST_AHEAD))
+            best = best_predicted(scores, task.cap_s) or best_predicted(scores)
             if best is not None:
                 found.append((number, scores[best].images_per_s))
             self._show.done()

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from stages.core.costs import Cost, CostCurves
-from stages.core.order import Key, Order, Ranking
+from stages.core.order import Order, Rank, Ranking
 from stages.core.pipes import RunUnet
 
 
@@ -32,7 +32,7 @@ class Batched(Packed, Protocol):
         """Rows of forwards to come."""
 
     @property
-    def flying(self) -> bool:
+    def in_flight(self) -> bool:
         """Whether a forward with it is in flight."""
 
 
@@ -61,14 +61,16 @@ class Batcher(Generic[B]):
 
         `max_rows` and `served` are those of `pack`; `now` is in seconds of CLOCK_MONOTONIC.
         """
-        free = [sequence for sequence in sequences if not sequence.flying]
+        free = [sequence for sequence in sequences if not sequence.in_flight]
         free.sort(key=lambda sequence: self._rank(sequence, now))
         return pack(free, max_rows, _alike, served)
 
-    def _rank(self, sequence: B, now: float) -> Key:
+    def _rank(self, sequence: B, now: float) -> Rank:
         run = sequence.run
         pixels = run.width * run.height
-        rank, _ = self._ranking.rank(run.claim, run.job, "unet", sequence.rows_left, pixels, sequence.step, now)
+        rank, _ = self._ranking.rank(
+            run.scheduling_key, run.job, "unet", sequence.rows_left, pixels, sequence.step, now
+        )
         return rank
 
 

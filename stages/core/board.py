@@ -74,12 +74,12 @@ class Board:
         self.region.close()
 
 
-class Beacon:
+class BoardWriter:
     """A stage's side: writes its own row.
 
-    `cpu_ns` is sampled at every beat, `took_off` and `landed` bracket every forward; their difference is the CPU time a
-    stage spends on everything that is not the model. While forwards are in flight, that is what the calling thread
-    uses: the model runs in threads of its own.
+    `cpu_ns` is sampled at every beat, `forward_started` and `forward_finished` bracket every forward; their difference
+    is the CPU time that a stage spends on everything that is not the model. While forwards are in flight, that is what
+    the calling thread uses: the model runs in threads of its own.
     """
 
     def __init__(self, region: Region, stage: int) -> None:
@@ -116,13 +116,13 @@ class Beacon:
         """Say how the cache of embeds does."""
         self._row[8], self._row[9] = lookups, hits
 
-    def took_off(self) -> None:
+    def forward_started(self) -> None:
         """A forward begins."""
         self._in_flight += 1
         if self._in_flight == 1:
             self._mark = _other_threads_cpu_ns()
 
-    def landed(self) -> None:
+    def forward_finished(self) -> None:
         """A forward has ended."""
         self._in_flight -= 1
         before, self._mark = self._mark, _other_threads_cpu_ns()

@@ -21,13 +21,13 @@ class Connections:
     """The connections that a bound socket has accepted; those beyond `limit`, or not `welcome`, are ended at once."""
 
     def __init__(
-        self, socket: zmq.Socket[bytes], limit: int, welcome: Callable[[system.socket], bool] = lambda peer: True
+        self, socket: zmq.Socket[bytes], limit: int, accepts: Callable[[system.socket], bool] = lambda peer: True
     ) -> None:
         """`welcome` is shown each connection as it is accepted. To be made after the socket is bound."""
         self.limit = limit
         self._listener = socket
         self._address = socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
-        self._welcome = welcome
+        self._accepts = accepts
         self._open: set[int] = set()
         self.monitor: zmq.Socket[bytes] = socket.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
         """Readable when there is something for `attend`."""
@@ -64,7 +64,7 @@ class Connections:
                 _address_of(peer) != self._address
             ):  # whatever else has a socket in this process, it is not at this address
                 return False
-            if len(self._open) <= self.limit and self._welcome(peer):
+            if len(self._open) <= self.limit and self._accepts(peer):
                 return False
             with suppress(OSError):
                 peer.shutdown(system.SHUT_RDWR)

@@ -15,7 +15,7 @@ import msgspec
 T = TypeVar("T")
 
 
-class Figures:
+class FigureStore:
     """The figures of one kind of measurement: a file for each set of `facts` that they depend on."""
 
     def __init__(self, kind: str, folder: Path | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Which job goes first. Pure: a claim, work left and the time give a key, and the smallest key goes first.
+"""Which job goes first. Pure: a scheduling key, work left and the time give a rank, and the smallest rank goes first.
 
 The router ranks what waits, the U-Net engine what it holds: there a job that goes first overtakes at the next step, and
 what it overtakes stays where it is, in its slot.
@@ -16,65 +16,69 @@ from stages.core.wire import Kind
 Order = Literal["shortest", "deadline", "fair", "arrival"]
 ORDERS: tuple[Order, ...] = get_args(Order)
 
-DOUBT = 0.1
+ESTIMATE_MARGIN = 0.1
 """By how much estimates may be wrong: a deadline is taken for missed only if it would be with so much less to do."""
 
 AGING = 0.02
 """Seconds of work that a job may be longer by, for each second that it came earlier, and still go first."""
 
-Key = tuple[float, ...]
+Rank = tuple[float, ...]
 
 
-class Claim(msgspec.Struct, frozen=True, array_like=True):
-    """What a job puts forward. Times are seconds of CLOCK_MONOTONIC."""
+class SchedulingKey(msgspec.Struct, frozen=True, array_like=True):
+    """The part of a job's rank that is fixed when it is submitted. Times are seconds of CLOCK_MONOTONIC."""
 
     submitted: float
     priority: int = 0
     deadline: float | None = None
 
 
-def key(order: Order) -> Callable[[Claim, float, int, float], Key]:
-    """The order's key, a function of a claim, the seconds of work it has left, the steps it has had, and the time."""
+def ranker(order: Order) -> Callable[[SchedulingKey, float, int, float], Rank]:
+    """The order's rank, a function of a scheduling key, seconds of work left, steps done, and the time."""
     return _KEYS[order]
 
 
-def _shortest(claim: Claim, left: float, done: int, now: float) -> Key:
+def _shortest(scheduling_key: SchedulingKey, left: float, done: int, now: float) -> Rank:
     """Shortest remaining work first (least mean waiting), with aging.
 
-    Aging all claims at the same rate is the same as adding the time of submission, so the order of two claims changes
+    Aging all jobs at the same rate is the same as adding the time of submission, so the order of two jobs changes
     by work only, never by waiting; and a job with `left` seconds of work can be overtaken only by jobs that
     came less than left / AGING seconds after it, however many come.
     """
-    return (-claim.priority, left + AGING * claim.submitted)
+    return (-scheduling_key.priority, left + AGING * scheduling_key.submitted)
 
 
-def _deadline(claim: Claim, left: float, done: int, now: float) -> Key:
+def _deadline(scheduling_key: SchedulingKey, left: float, done: int, now: float) -> Rank:
     """Earliest deadline first among those that can still be met; then those without one; then those missed."""
-    if claim.deadline is None:
-        return (-claim.priority, 1, claim.submitted)
-    feasible = now + (1 - DOUBT) * left <= claim.deadline
-    return (-claim.priority, 0, claim.deadline) if feasible else (-claim.priority, 2, claim.submitted)
+    if scheduling_key.deadline is None:
+        return (-scheduling_key.priority, 1, scheduling_key.submitted)
+    feasible = now + (1 - ESTIMATE_MARGIN) * left <= scheduling_key.deadline
+    return (
+        (-scheduling_key.priority, 0, scheduling_key.deadline)
+        if feasible
+        else (-scheduling_key.priority, 2, scheduling_key.submitted)
+    )
 
 
-def _fair(claim: Claim, left: float, done: int, now: float) -> Key:
-    """Turn and turn about: the one that has had the fewest steps."""
-    return (-claim.priority, done, claim.submitted)
+def _fair(scheduling_key: SchedulingKey, left: float, done: int, now: float) -> Rank:
+    """The fewest steps done goes first, so that all advance alike."""
+    return (-scheduling_key.priority, done, scheduling_key.submitted)
 
 
-def _arrival(claim: Claim, left: float, done: int, now: float) -> Key:
+def _arrival(scheduling_key: SchedulingKey, left: float, done: int, now: float) -> Rank:
     """First come, first served."""
-    return (-claim.priority, claim.submitted)
+    return (-scheduling_key.priority, scheduling_key.submitted)
 
 
-_KEYS: dict[Order, Callable[[Claim, float, int, float], Key]] = {
+_KEYS: dict[Order, Callable[[SchedulingKey, float, int, float], Rank]] = {
     "shortest": _shortest,
     "deadline": _deadline,
     "fair": _fair,
     "arrival": _arrival,
 }
 
-NEVER: Key = (math.inf,)
-"""Larger than every key."""
+NEVER: Rank = (math.inf,)
+"""Larger than every rank."""
 
 
 class Ranking:
@@ -88,15 +92,22 @@ class Ranking:
     def __init__(self, order: Order, costs: CostCurves) -> None:
         self.costs = costs
         """May be replaced by newer ones."""
-        self._key = key(order)
+        self._key = ranker(order)
 
     def rank(
-        self, claim: Claim, number: float, kind: Kind, rows_left: int, pixels: int, done: int, now: float
-    ) -> tuple[Key, float]:
+        self,
+        scheduling_key: SchedulingKey,
+        number: float,
+        kind: Kind,
+        rows_left: int,
+        pixels: int,
+        done: int,
+        now: float,
+    ) -> tuple[Rank, float]:
         """The place of a job in the order, and the seconds of work it has left. The smallest goes first.
 
         `number` is the job's: no two are equal, so no two places are. `kind` is that of the stage where it is, or for
         which it waits; `done` are U-Net evaluations, of which `rows_left` rows are still to come.
         """
         left = self.costs.of(kind, rows_left, pixels)
-        return (*self._key(claim, left, done, now), number), left
+        return (*self._key(scheduling_key, left, done, now), number), left

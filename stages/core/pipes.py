@@ -11,7 +11,7 @@ import msgspec
 
 from stages.core.arena import SlotRef
 from stages.core.costs import Cost
-from stages.core.order import Claim
+from stages.core.order import SchedulingKey
 from stages.core.wire import Format, Kind, Syntax
 
 
@@ -51,7 +51,7 @@ class RunUnet(_Packed, frozen=True):
     schedule: str | None
     seed: int
     guidance_rescale: float
-    claim: Claim
+    scheduling_key: SchedulingKey
     costs: tuple[Cost, ...] = ()
     """By which the hub ranks jobs now; the engine ranks what it holds by the newest it was sent."""
 
@@ -78,7 +78,7 @@ class DrawPreview(_Packed, frozen=True):
 
 
 class Drop(_Packed, frozen=True):
-    """Forget the job, wherever it is; answered by Dropped, or by the Put or Fault that was already on its way."""
+    """Forget the job, wherever it is; answered by Dropped, or by the Finished or Fault that was already on its way."""
 
     job: int
 
@@ -124,7 +124,7 @@ class LoadFailed(_Packed, frozen=True):
     message: str
 
 
-class Took(_Packed, frozen=True):
+class Started(_Packed, frozen=True):
     """The stage has taken the job up, where it stands: after `step` of `steps`."""
 
     job: int
@@ -145,7 +145,7 @@ class Stepped(_Packed, frozen=True):
     """Its share of the forward: other jobs may have rows in it, and other forwards be in flight."""
 
 
-class Put(_Packed, frozen=True):
+class Finished(_Packed, frozen=True):
     """The stage has put the job down; `output`, of `shape`, is sealed."""
 
     job: int
@@ -181,8 +181,8 @@ class Fault(_Packed, frozen=True):
     message: str
 
 
-FromStage = Hello | Loaded | LoadFailed | Took | Stepped | Put | PreviewDrawn | Dropped | Fault | Yielded
-Report = Took | Stepped | Put | Dropped | Fault
+FromStage = Hello | Loaded | LoadFailed | Started | Stepped | Finished | PreviewDrawn | Dropped | Fault | Yielded
+Report = Started | Stepped | Finished | Dropped | Fault
 
 _pack = msgspec.msgpack.Encoder().encode
 _to_stage: msgspec.msgpack.Decoder[ToStage] = msgspec.msgpack.Decoder(ToStage)

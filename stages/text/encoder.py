@@ -34,7 +34,7 @@ class TextStage(OneByOne[RunText]):
     def load(self) -> None:
         """Compile for one window of one prompt and encode the empty prompt."""
         self._card = read_card(Path(self.spec.model))
-        runtime = Runtime(self.spec, self.beacon)
+        runtime = Runtime(self.spec, self.board)
         self._clips = [Clip(runtime, self._card, part, self.spec.prompt_chunks) for part in self._card.text_encoders]
         self._cache = EmbedCache(self.spec.embed_cache_mb << 20)
         assert sum(clip.dim for clip in self._clips) == self._card.embed_dim
@@ -62,7 +62,7 @@ class TextStage(OneByOne[RunText]):
                 if window == 0 and self._card.pooled_dim:
                     pooled[row] = self._clips[-1].pooled
             self._cache.keep(key, tokens[row], pooled[row])
-        self.beacon.cached(self._cache.lookups, self._cache.hits)
+        self.board.cached(self._cache.lookups, self._cache.hits)
         self.view.seal(run.output, embeds.nbytes(shape, self._card.pooled_dim))
         return shape
 

@@ -14,7 +14,7 @@ from stages.core.batching import Batcher
 from stages.core.board import Doing
 from stages.core.errors import BadOutput, ModelError
 from stages.core.model import TOKENS, ModelCard, read_card
-from stages.core.pipes import Fault, Put, Report, Run, RunUnet, Stepped, Took
+from stages.core.pipes import Fault, Finished, Report, Run, RunUnet, Started, Stepped
 from stages.runtime import Forward, Runtime
 from stages.stage import Stage
 from stages.unet import schedules
@@ -30,7 +30,7 @@ KNOWN_INPUTS = {"sample", "timestep", "encoder_hidden_states", "timestep_cond", 
 _SCHEDULES_KEPT = 64
 
 
-class _Flight(NamedTuple):
+class _InFlight(NamedTuple):
     """A forward under way, and the sequences whose rows are in it, in order."""
 
     shape: Shape
@@ -52,8 +52,8 @@ class UnetStage(Stage):
 
     @property
     def idle(self) -> bool:
-        """Whether no sequence is here, and no forward in flight: those of dropped sequences are landed, too."""
-        return not self._sequences and not self._flights
+        """Whether no sequence is here, and no forward in flight: those of dropped sequences are finished, too."""
+        return not self._sequences and not self._in_flight
 
     @property
     def precision(self) -> str:
@@ -64,13 +64,13 @@ class UnetStage(Stage):
         """Compile for one picture of the first size at the default guidance, and run it once."""
         self._sequences: list[Sequence] = []
         """In order of arrival."""
-        self._flights: deque[_Flight] = deque()
+        self._in_flight: deque[_InFlight] = deque()
         self._batcher: Batcher[Sequence] = Batcher(self.spec.order)
         self._card = read_card(Path(self.spec.model))
         # Built once for all jobs that want the same: schedules are immutable, their memory lies in the sequences.
         self._schedule = lru_cache(_SCHEDULES_KEPT)(partial(schedules.of_request, self._card.scheduler))
         schedules.check(self._card.scheduler, self._card.steps, self.spec.schedule)
-        self._runtime = Runtime(self.spec, self.beacon)
+        self._runtime = Runtime(self.spec, self.board)
         self._ranks = self._runtime.ranks("unet")
         if strange := self._ranks.keys() - KNOWN_INPUTS:
             raise ModelError(f"unet: its inputs {', '.join(sorted(strange))} are of a kind that cannot be served")
@@ -92,32 +92,32 @@ class UnetStage(Stage):
         self._sequences.append(Sequence(run, schedule, shape, constants, self.view.write(run.output)))
 
     def drop(self, job: int) -> None:
-        """Let the sequence leave; a forward it is in flies on without it."""
+        """Let the sequence leave; a forward it is in goes on without it."""
         self._sequences = [sequence for sequence in self._sequences if sequence.run.job != job]
 
     def step(self) -> Iterator[Report]:
-        """Launch what can fly, land the forward that has flown longest, or all where the cores may be lent now."""
-        yield from self._put_down()
-        while len(self._flights) < self.spec.streams and (group := self._group()):
-            yield from self._launch(group)
-        if self._flights:
-            yield from self._land(self._flights.popleft())
-        while self.spec.takes_turns and self._flights:
-            yield from self._land(self._flights.popleft())
+        """Start every forward that there is room for; finish the oldest, or all where the cores are shared by turns."""
+        yield from self._finish_complete()
+        while len(self._in_flight) < self.spec.streams and (group := self._group()):
+            yield from self._start_forward(group)
+        if self._in_flight:
+            yield from self._finish_forward(self._in_flight.popleft())
+        while self.spec.takes_turns and self._in_flight:
+            yield from self._finish_forward(self._in_flight.popleft())
         if self.idle:
-            self.beacon.beat(Doing.IDLE)
+            self.board.beat(Doing.IDLE)
 
-    def _launch(self, group: list[Sequence]) -> Iterator[Report]:
+    def _start_forward(self, group: list[Sequence]) -> Iterator[Report]:
         """Begin one forward, with one step of every sequence in the group."""
         self.working = tuple(sequence.run.job for sequence in group)
         first, began = group[0], time.monotonic_ns()
         shape = self._shape(group)
         doing = Doing.BUSY if shape in self._forwards else Doing.COMPILING
-        self.beacon.beat(doing, first.run.job, first.step, first.steps)
+        self.board.beat(doing, first.run.job, first.step, first.steps)
         for sequence in group:
-            if not sequence.taken_ns:
-                sequence.taken_ns = began
-                yield Took(sequence.run.job, began, sequence.step, sequence.steps)
+            if not sequence.started_ns:
+                sequence.started_ns = began
+                yield Started(sequence.run.job, began, sequence.step, sequence.steps)
         try:
             batch = self._forwards.take(shape)
         except Exception as error:
@@ -135,31 +135,31 @@ class UnetStage(Stage):
             self._forwards.discard(shape)
             raise
         for sequence in group:
-            sequence.flying = True
-        self._flights.append(_Flight(shape, batch, group, began))
+            sequence.in_flight = True
+        self._in_flight.append(_InFlight(shape, batch, group, began))
         self.working = ()
 
-    def _land(self, flight: _Flight) -> Iterator[Report]:
+    def _finish_forward(self, pending: _InFlight) -> Iterator[Report]:
         """End one forward: every sequence in it is a step further."""
-        self.working = tuple(sequence.run.job for sequence in flight.group)
-        first = flight.group[0]
-        self.beacon.beat(Doing.BUSY, first.run.job, first.step, first.steps)
-        for sequence in flight.group:
-            sequence.flying = False
+        self.working = tuple(sequence.run.job for sequence in pending.group)
+        first = pending.group[0]
+        self.board.beat(Doing.BUSY, first.run.job, first.step, first.steps)
+        for sequence in pending.group:
+            sequence.in_flight = False
         try:
-            flight.batch.forward.finish()
+            pending.batch.forward.finish()
         except Exception:
-            self._forwards.discard(flight.shape)
+            self._forwards.discard(pending.shape)
             raise
-        advanced, broken = self._advance(flight)
-        self._forwards.give_back(flight.shape, flight.batch)
+        advanced, broken = self._advance(pending)
+        self._forwards.give_back(pending.shape, pending.batch)
         ended = time.monotonic_ns()
-        self.beacon.busy((ended - flight.began_ns) // self.spec.streams)
-        self.beacon.beat(Doing.BUSY, first.run.job, first.step, first.steps)
+        self.board.busy((ended - pending.began_ns) // self.spec.streams)
+        self.board.beat(Doing.BUSY, first.run.job, first.step, first.steps)
         for sequence in advanced:  # all news of the forward before what ends: that is sent at once
-            share = sequence.rows / flight.shape.rows / self.spec.streams
-            cost = round((ended - flight.began_ns) * share)
-            yield Stepped(sequence.run.job, sequence.step, sequence.steps, flight.began_ns, ended, cost)
+            share = sequence.rows / pending.shape.rows / self.spec.streams
+            cost = round((ended - pending.began_ns) * share)
+            yield Stepped(sequence.run.job, sequence.step, sequence.steps, pending.began_ns, ended, cost)
         for sequence in advanced:
             if not np.isfinite(sequence.latents).all():
                 self.drop(sequence.run.job)
@@ -167,15 +167,15 @@ class UnetStage(Stage):
         if broken:  # each for itself, but all of them now: none may go on from half a step
             self.working = tuple(sequence.run.job for sequence, _ in broken)
             raise broken[0][1]
-        yield from self._put_down()
+        yield from self._finish_complete()
 
-    def _advance(self, flight: _Flight) -> tuple[list[Sequence], list[tuple[Sequence, Exception]]]:
+    def _advance(self, pending: _InFlight) -> tuple[list[Sequence], list[tuple[Sequence, Exception]]]:
         """Apply the output of a forward; the sequences that are a step further, and those that broke."""
         advanced: list[Sequence] = []
         broken: list[tuple[Sequence, Exception]] = []
         row = 0
-        for sequence in flight.group:
-            output = flight.batch.output[row : row + sequence.rows]
+        for sequence in pending.group:
+            output = pending.batch.output[row : row + sequence.rows]
             row += sequence.rows
             if sequence not in self._sequences:  # it was dropped meanwhile, and its slot may be another's by now
                 continue
@@ -186,24 +186,24 @@ class UnetStage(Stage):
                 broken.append((sequence, error))
         return advanced, broken
 
-    def _put_down(self) -> Iterator[Report]:
+    def _finish_complete(self) -> Iterator[Report]:
         """Finish the sequences that are complete."""
         for sequence in [sequence for sequence in self._sequences if sequence.complete]:
             self.working = (sequence.run.job,)
-            if not sequence.taken_ns:  # a process that died had done its last step, but could not say so any more
-                sequence.taken_ns = time.monotonic_ns()
-                yield Took(sequence.run.job, sequence.taken_ns, sequence.step, sequence.steps)
-            yield self._finish(sequence)
+            if not sequence.started_ns:  # a process that died had done its last step, but could not say so any more
+                sequence.started_ns = time.monotonic_ns()
+                yield Started(sequence.run.job, sequence.started_ns, sequence.step, sequence.steps)
+            yield self._finish_sequence(sequence)
         self.working = ()
 
-    def _finish(self, sequence: Sequence) -> Put:
+    def _finish_sequence(self, sequence: Sequence) -> Finished:
         run = sequence.run
         self.drop(run.job)
         self.view.seal(run.output, sequence.finish(self._card.to_decoder(sequence.latents)))
-        return Put(run.job, run.output, sequence.latents.shape, sequence.taken_ns, time.monotonic_ns())
+        return Finished(run.job, run.output, sequence.latents.shape, sequence.started_ns, time.monotonic_ns())
 
     def _group(self) -> list[Sequence]:
-        """The sequence that goes first, with those after it that fit into the same forward; empty if all fly."""
+        """The sequence that goes first, with those after it that fit into its forward; empty if all are in flight."""
         max_rows = self.spec.max_rows if self._ranks["timestep"] else 1  # else one timestep serves all rows
         return self._batcher.choose(
             self._sequences, max_rows, lambda group, rows: self._forwards.serves(self._shape(group)), time.monotonic()

@@ -28,8 +28,8 @@ class Sequence:
         self.run = run
         self.conditioning = conditioning
         self.rows, self.tokens, _ = run.input_shape
-        self.taken_ns = 0
-        self.flying = False
+        self.started_ns = 0
+        self.in_flight = False
         """Whether a forward with it is in flight."""
         self._schedule = schedule
         self._checkpoint = Checkpoint(payload, run.job, shape)

@@ -31,7 +31,7 @@ class VaeStage(OneByOne[RunVae]):
     def load(self) -> None:
         """Compile for the first size, and decode something to learn the colours of previews from."""
         self._card = read_card(Path(self.spec.model))
-        self._runtime = Runtime(self.spec, self.beacon)
+        self._runtime = Runtime(self.spec, self.board)
         self._decoders: dict[tuple[int, ...], tuple[Forward, NDArray[np.float32]]] = {}
         self._previewer = Previewer(self._card.latent_channels)
         self._learns = True

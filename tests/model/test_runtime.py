@@ -9,7 +9,7 @@ import openvino as ov
 import pytest
 from openvino import opset13 as ops
 
-from stages.core.board import Beacon, Board
+from stages.core.board import Board, BoardWriter
 from stages.core.config import StageSpec
 from stages.core.errors import ModelError
 from stages.core.model import demo_folder
@@ -21,8 +21,8 @@ UNET = {"sample": (1, 4, 16, 16), "timestep": (1,), "encoder_hidden_states": (1,
 
 
 @pytest.fixture
-def beacon() -> Beacon:
-    return Beacon(Board(1).region, 0)
+def board() -> BoardWriter:
+    return BoardWriter(Board(1).region, 0)
 
 
 def spec(precision: str = "auto", model: Path | None = None) -> StageSpec:
@@ -55,8 +55,8 @@ def fill(forward: Forward) -> None:
     forward.allocate("encoder_hidden_states")[...] = np.random.default_rng(2).standard_normal((1, 77, 160))
 
 
-def test_outputs_appear_in_the_memory_that_was_bound(beacon: Beacon) -> None:
-    forward = Runtime(spec("f32"), beacon).compile("unet", UNET)
+def test_outputs_appear_in_the_memory_that_was_bound(board: BoardWriter) -> None:
+    forward = Runtime(spec("f32"), board).compile("unet", UNET)
     fill(forward)
     mine = np.full((1, 4, 16, 16), np.nan, np.float32)
     forward.bind("out_sample", mine)
@@ -95,10 +95,10 @@ LATENTS = {"latent_sample": (1, 4, 16, 16)}
 
 
 def test_a_part_that_fails_its_self_test_is_computed_in_f32(
-    beacon: Beacon, caplog: pytest.LogCaptureFixture, tmp_path: Path
+    board: BoardWriter, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     core = Bf16Core()
-    runtime = Runtime(spec("bf16"), beacon, NeverPasses("", tmp_path), core)
+    runtime = Runtime(spec("bf16"), board, NeverPasses("", tmp_path), core)
     forward = runtime.compile("vae_decoder", LATENTS)
     assert forward.precision == "f32"
     assert "fails its self-test in bf16" in caplog.text
@@ -106,15 +106,15 @@ def test_a_part_that_fails_its_self_test_is_computed_in_f32(
     assert [dynamic_quantization(one) for one in core.compiled[1:]] == [0, 0]
 
 
-def test_a_part_that_passes_keeps_its_precision(beacon: Beacon, tmp_path: Path) -> None:
-    runtime = Runtime(spec("bf16"), beacon, SelfTest(ov.get_version(), tmp_path), Bf16Core())
+def test_a_part_that_passes_keeps_its_precision(board: BoardWriter, tmp_path: Path) -> None:
+    runtime = Runtime(spec("bf16"), board, SelfTest(ov.get_version(), tmp_path), Bf16Core())
     assert runtime.compile("vae_decoder", LATENTS).precision == "bf16"
     assert len(list(tmp_path.iterdir())) == 1
 
 
 @needs_bf16
-def test_the_embedded_model_passes_in_bf16(beacon: Beacon, tmp_path: Path) -> None:
-    runtime = Runtime(spec("bf16"), beacon, SelfTest(ov.get_version(), tmp_path))
+def test_the_embedded_model_passes_in_bf16(board: BoardWriter, tmp_path: Path) -> None:
+    runtime = Runtime(spec("bf16"), board, SelfTest(ov.get_version(), tmp_path))
     assert runtime.compile("unet", UNET).precision == "bf16"
     assert len(list(tmp_path.iterdir())) == 1
 
@@ -124,9 +124,9 @@ def test_the_embedded_model_passes_in_bf16(beacon: Beacon, tmp_path: Path) -> No
 
 @pytest.mark.parametrize(("asked", "told"), [("f16", 1), ("bf16", 0), ("f32", 0), ("auto", 0)])
 def test_a_precision_that_stands_in_for_the_one_asked_for_is_told_once(
-    asked: str, told: int, beacon: Beacon, caplog: pytest.LogCaptureFixture, tmp_path: Path
+    asked: str, told: int, board: BoardWriter, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
-    runtime = Runtime(spec(asked), beacon, SelfTest("", tmp_path), Bf16Core())
+    runtime = Runtime(spec(asked), board, SelfTest("", tmp_path), Bf16Core())
     for side in (16, 8):
         forward = runtime.compile("vae_decoder", {"latent_sample": (1, 4, side, side)})
         assert forward.precision == ("f32" if asked == "f32" else "bf16")
@@ -139,10 +139,10 @@ def dynamic_quantization(compiled: ov.CompiledModel) -> int:
     return int(compiled.get_property("DYNAMIC_QUANTIZATION_GROUP_SIZE"))
 
 
-def test_in_f32_activations_are_not_quantized(beacon: Beacon) -> None:
+def test_in_f32_activations_are_not_quantized(board: BoardWriter) -> None:
     assert dynamic_quantization(compiled(1.0, "f32")) > 0, "OpenVINO's own default has changed"
     core = Bf16Core()
-    Runtime(spec("f32"), beacon, core=core).compile("vae_decoder", LATENTS)
+    Runtime(spec("f32"), board, core=core).compile("vae_decoder", LATENTS)
     assert [dynamic_quantization(one) for one in core.compiled] == [0]
 
 
@@ -161,10 +161,10 @@ def compiled(scale: float, precision: str) -> ov.CompiledModel:
 
 @pytest.mark.parametrize(("scale", "precision"), [(1.0, "f32"), pytest.param(1.001, "bf16", marks=needs_bf16)])
 def test_nan_or_inf_is_computed_again_in_f32(
-    scale: float, precision: str, beacon: Beacon, caplog: pytest.LogCaptureFixture
+    scale: float, precision: str, board: BoardWriter, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Where the CPU has no bf16, the first model is made to give what bf16 would."""
-    forward = Forward(compiled(scale, precision), beacon, lambda: Forward(compiled(1.001, "f32"), beacon))
+    forward = Forward(compiled(scale, precision), board, lambda: Forward(compiled(1.001, "f32"), board))
     forward.allocate("x")[...] = 1
     y = forward.allocate("y")
     assert forward.infer()
@@ -172,8 +172,8 @@ def test_nan_or_inf_is_computed_again_in_f32(
     assert f"NaN or Inf in {precision}; computed again in f32" in caplog.text
 
 
-def test_what_is_not_finite_in_f32_either_is_said_to_be_so(beacon: Beacon) -> None:
-    forward = Forward(compiled(1.0, "f32"), beacon, lambda: Forward(compiled(1.0, "f32"), beacon))
+def test_what_is_not_finite_in_f32_either_is_said_to_be_so(board: BoardWriter) -> None:
+    forward = Forward(compiled(1.0, "f32"), board, lambda: Forward(compiled(1.0, "f32"), board))
     forward.allocate("x")[...] = 1
     forward.allocate("y")
     assert not forward.infer()
@@ -189,23 +189,23 @@ def embedding(table: ov.Node) -> ov.Model:
     return model
 
 
-def test_the_rows_of_a_table_are_told_compressed_or_not(beacon: Beacon, tmp_path: Path) -> None:
-    assert Runtime(spec(), beacon).table_rows("text_encoder", "input_ids") == 766
+def test_the_rows_of_a_table_are_told_compressed_or_not(board: BoardWriter, tmp_path: Path) -> None:
+    assert Runtime(spec(), board).table_rows("text_encoder", "input_ids") == 766
     plain, compressed = (ops.constant(np.zeros((9, 4), kind)) for kind in (np.float32, np.uint8))
     for table in (plain, ops.multiply(ops.convert(compressed, "f32"), ops.constant(np.ones((9, 1), np.float32)))):
         ov.save_model(embedding(table), tmp_path / "text_encoder/openvino_model.xml")
-        assert Runtime(spec(model=tmp_path), beacon).table_rows("text_encoder", "ids") == 9
+        assert Runtime(spec(model=tmp_path), board).table_rows("text_encoder", "ids") == 9
 
 
-def test_where_nothing_is_picked_from_a_table_none_is_told(beacon: Beacon) -> None:
-    assert Runtime(spec(), beacon).table_rows("unet", "timestep") is None
+def test_where_nothing_is_picked_from_a_table_none_is_told(board: BoardWriter) -> None:
+    assert Runtime(spec(), board).table_rows("unet", "timestep") is None
 
 
-def test_shapes_that_cannot_be_compiled_are_named(beacon: Beacon) -> None:
+def test_shapes_that_cannot_be_compiled_are_named(board: BoardWriter) -> None:
     with pytest.raises(ModelError, match="unet: cannot be compiled for"):
-        Runtime(spec("f32"), beacon).compile("unet", UNET | {"sample": (1, 5, 16, 16)})
+        Runtime(spec("f32"), board).compile("unet", UNET | {"sample": (1, 5, 16, 16)})
 
 
-def test_a_model_that_cannot_be_read_is_named(beacon: Beacon, tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_read_is_named(board: BoardWriter, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"openvino_model\.xml: cannot be read"):
-        Runtime(spec("f32", tmp_path), beacon).compile("unet", UNET)
+        Runtime(spec("f32", tmp_path), board).compile("unet", UNET)

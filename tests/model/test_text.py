@@ -12,7 +12,7 @@ import openvino as ov
 import pytest
 from openvino import opset13 as ops
 
-from stages.core.board import Beacon, Board
+from stages.core.board import Board, BoardWriter
 from stages.core.errors import ModelError
 from stages.core.model import demo_folder, read_card
 from stages.runtime import Runtime
@@ -39,7 +39,7 @@ def edit(file: Path, **keys: object) -> None:
 
 
 def clip(folder: Path, part: str) -> Clip:
-    return Clip(Runtime(spec("f32", folder), Beacon(Board(1).region, 0)), read_card(folder), part, 1)
+    return Clip(Runtime(spec("f32", folder), BoardWriter(Board(1).region, 0)), read_card(folder), part, 1)
 
 
 @pytest.mark.parametrize("number", ["", "_2"])

@@ -5,7 +5,7 @@ from pathlib import Path
 from orchestrator.plan import OUTPUT_POOL, Machine, plan
 from stages.core import embeds
 from stages.core.arena import Arena, Layout, View
-from stages.core.board import Beacon, Board
+from stages.core.board import Board, BoardWriter
 from stages.core.config import Config, ModelConfig
 from stages.core.embeds import Embeds
 from stages.core.model import read_card
@@ -25,7 +25,7 @@ class Encoder:
         layout = Layout(decided.pools)
         self._arena = Arena(layout)
         self._stage = TextStage(
-            spec, View(self._arena.region.fd, layout, spec.number), Beacon(Board(len(decided.stages)).region, 0)
+            spec, View(self._arena.region.fd, layout, spec.number), BoardWriter(Board(len(decided.stages)).region, 0)
         )
         self._stage.load()
         self._owner = spec.number

@@ -15,7 +15,18 @@ import numpy as np
 
 from stages.core.board import Doing
 from stages.core.checkpoint import Checkpoint
-from stages.core.pipes import DrawPreview, PreviewDrawn, Put, Report, Run, RunText, RunUnet, RunVae, Stepped, Took
+from stages.core.pipes import (
+    DrawPreview,
+    Finished,
+    PreviewDrawn,
+    Report,
+    Run,
+    RunText,
+    RunUnet,
+    RunVae,
+    Started,
+    Stepped,
+)
 from stages.core.region import Region
 from stages.stage import OneByOne, Stage
 from stages.vae.picture import encode
@@ -70,10 +81,10 @@ class StubUnet(Stage):
         saved = checkpoint.restore()
         embeds = self.view.read(run.input).view(np.float32)
         step, latents = (saved.step, saved.latents) if saved else (0, np.full(SHAPE, run.seed % 97, np.float32))
-        self.beacon.beat(Doing.BUSY, run.job, step, run.steps)
+        self.board.beat(Doing.BUSY, run.job, step, run.steps)
         if run.job not in self._taken:
             self._taken[run.job] = began
-            yield Took(run.job, began, step, run.steps)
+            yield Started(run.job, began, step, run.steps)
         crash, error, slow = embeds[:3]
         if crash:
             time.sleep(_PACE_S * 5)  # in the midst of the forward, as faults are
@@ -86,14 +97,14 @@ class StubUnet(Stage):
             step += 1
             checkpoint.save(step, latents, np.zeros((0, *SHAPE), np.float32))
             ended = time.monotonic_ns()
-            self.beacon.busy(ended - began)
+            self.board.busy(ended - began)
             yield Stepped(run.job, step, run.steps, began, ended, ended - began)
         if step == run.steps:
             self.drop(run.job)
             self.view.seal(run.output, checkpoint.finish(latents))
-            yield Put(run.job, run.output, SHAPE, self._taken.pop(run.job), time.monotonic_ns())
+            yield Finished(run.job, run.output, SHAPE, self._taken.pop(run.job), time.monotonic_ns())
         if self.idle:
-            self.beacon.beat(Doing.IDLE)
+            self.board.beat(Doing.IDLE)
 
 
 class PackingUnet(StubUnet):

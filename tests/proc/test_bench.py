@@ -11,7 +11,7 @@ import pytest
 from orchestrator.bench.drive import play
 from orchestrator.bench.workload import DEFAULT, Closed, arrivals
 from orchestrator.trace import timeline
-from orchestrator.trace.recording import Heard, forwards, jobs, visits
+from orchestrator.trace.recording import Reported, forwards, jobs, visits
 from stages.core import wire
 from tests.server import DEADLINE_S, STUBS, Server, run, serving
 from tests.unit.trace.test_timeline import check, names, slices
@@ -164,7 +164,7 @@ def test_a_trace_of_nothing_says_so(tmp_path: Path) -> None:
         assert "no stage did anything in the last 30 s" in ended.stdout
         check(json.loads(path.read_text())["traceEvents"])
         with idle.client() as client:
-            assert not [fact for fact in client.trace(5.0).facts if isinstance(fact, Heard)]
+            assert not [fact for fact in client.trace(5.0).facts if isinstance(fact, Reported)]
 
 
 def test_a_stage_that_dies_leaves_a_trace_that_opens() -> None:

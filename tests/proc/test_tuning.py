@@ -10,7 +10,7 @@ from orchestrator.models.locate import card
 from orchestrator.plan import plan
 from orchestrator.tuning import profile, trial
 from orchestrator.tuning.machine import Topology
-from orchestrator.tuning.profile import Ask, Memory
+from orchestrator.tuning.profile import Ask, ProfileStore
 from orchestrator.tuning.score import fill
 from orchestrator.tuning.space import candidates
 from orchestrator.tuning.tuner import as_it_is
@@ -70,7 +70,7 @@ def test_tuning_ends_with_a_file_and_goes_on_where_it_was(
 ) -> None:
     """Stages alone are taken for measured, so that the test has only pipelines to start."""
     monkeypatch.chdir(tmp_path)
-    memory = Memory(profile.facts(CONFIG, CARD))
+    memory = ProfileStore(profile.facts(CONFIG, CARD))
     laws = {"unet": UNET, "vae": VAE, "text": TEXT}
     for ask in profile.asks(HERE, CARD):
         for rows in ask.rows:

@@ -10,7 +10,7 @@ from itertools import count
 
 import numpy as np
 
-from orchestrator.plan import OVERTAKERS, plan
+from orchestrator.plan import PREEMPTION_SLOTS, plan
 from orchestrator.routing.router import Action, Router, ToClient
 from stages.core import pipes, wire
 from stages.core.arena import Arena, Layout, SlotRef, View
@@ -125,7 +125,7 @@ class Fleet:
         process, run = self._held(stage, job)
         process.began_ns[run.job] = self.tick()
         steps = run.steps if isinstance(run, pipes.RunUnet) else 1
-        return self.report(stage, pipes.Took(run.job, self.now_ns, 0, steps))
+        return self.report(stage, pipes.Started(run.job, self.now_ns, 0, steps))
 
     def step(self, stage: str, job: int | None = None) -> list[wire.HubMessage]:
         """The U-Net does one step, and keeps a checkpoint in the slot as the real one does."""
@@ -158,7 +158,7 @@ class Fleet:
         process.held.remove(run)
         began = process.began_ns.pop(run.job)
         ended = self.tick() if run.kind == "unet" else self._ended(run.kind, began)
-        return self.report(stage, pipes.Put(run.job, run.output, (len(content),), began, ended))
+        return self.report(stage, pipes.Finished(run.job, run.output, (len(content),), began, ended))
 
     def fault(self, stage: str, job: int | None = None, code: str = "stage_fault") -> list[wire.HubMessage]:
         process, run = self._held(stage, job)
@@ -203,7 +203,7 @@ class Fleet:
 
     def most(self, kind: wire.Kind) -> int:
         """How many jobs a process of `kind` may hold."""
-        return self.plan.depths[kind] + (OVERTAKERS if kind == "unet" else 0)
+        return self.plan.depths[kind] + (PREEMPTION_SLOTS if kind == "unet" else 0)
 
     def all_free(self) -> bool:
         """Whether nothing is left of any job."""

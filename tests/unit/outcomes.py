@@ -3,20 +3,20 @@
 from functools import cache
 
 from orchestrator.tuning.curves import Curves
-from orchestrator.tuning.foretell import Foretelling
 from orchestrator.tuning.machine import Topology
+from orchestrator.tuning.predictor import Predictor
 from orchestrator.tuning.profile import Facts, Profile
 from orchestrator.tuning.score import Score, fill
 from orchestrator.tuning.simulate import Conditions
 from orchestrator.tuning.space import Candidate, candidates
 from orchestrator.tuning.trial import Trial
-from orchestrator.tuning.tuner import Outcome, as_it_is
+from orchestrator.tuning.tuner import TuningOutcome, as_it_is
 from stages.core.config import Config
 from stages.core.wire import Bottleneck
 from tests.unit.cards import CARD
 from tests.unit.points import points
 
-TOPOLOGY = Topology.paper(2, 1)
+TOPOLOGY = Topology.what_if(2, 1)
 CONDITIONS = Conditions(0.0004, 0.0001, 0.05)
 PROFILE = Profile(
     Facts("cpu", "2026.4", "paper", (("/models/paper", 1, 2),), "auto", (64, 64), 3, 2),
@@ -25,7 +25,7 @@ PROFILE = Profile(
     points(),
     CONDITIONS,
 )
-PAPER = Foretelling(Config(), CARD, TOPOLOGY, Curves(points()), CONDITIONS, steps=10)
+PAPER = Predictor(Config(), CARD, TOPOLOGY, Curves(points()), CONDITIONS, steps=10)
 
 
 def trial(candidate: Candidate, score: Score, used: float = 0.97) -> Trial:
@@ -51,22 +51,22 @@ def trial(candidate: Candidate, score: Score, used: float = 0.97) -> Trial:
 
 
 @cache
-def outcome(cap_s: float = 1.0, complete: bool = True) -> Outcome:
+def outcome(cap_s: float = 1.0, complete: bool = True) -> TuningOutcome:
     """Of some candidates that ran exactly as simulated, the best one twice."""
     before = as_it_is(Config(), CARD, TOPOLOGY)
     some = list(dict.fromkeys([before, *candidates(TOPOLOGY, CARD)[::4]]))
-    foretold = PAPER.scores(some)
-    trials = [trial(each, foretold[each]) for each in some]
-    fit = [each for each in some if foretold[each].p99_s <= cap_s]
-    best = max(fit, key=lambda each: foretold[each].images_per_s, default=None)
+    predicted = PAPER.scores(some)
+    trials = [trial(each, predicted[each]) for each in some]
+    fit = [each for each in some if predicted[each].p99_s <= cap_s]
+    best = max(fit, key=lambda each: predicted[each].images_per_s, default=None)
     if best is not None:
-        trials.append(trial(best, foretold[best]))
-    return Outcome(
+        trials.append(trial(best, predicted[best]))
+    return TuningOutcome(
         cap_s=cap_s,
         before=before,
         best=best,
         trials=tuple(trials),
-        foretold=tuple(foretold.items()),
+        predicted=tuple(predicted.items()),
         conditions=CONDITIONS,
         complete=complete,
         simulated=len(some),

@@ -2,7 +2,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.unit.conftest import ROOT
+from tests.conftest import ROOT
 
 HEAVY = ("openvino", "transformers", "torch", "PIL")
 

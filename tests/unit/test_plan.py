@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from orchestrator.plan import IMPLEMENTATIONS, OUTPUT_POOL, OVERTAKERS, SHARED, Machine, Plan, plan
+from orchestrator.plan import IMPLEMENTATIONS, OUTPUT_POOL, PREEMPTION_SLOTS, SHARED, Machine, Plan, plan
 from stages.core import cores
 from stages.core.checkpoint import slot_bytes
 from stages.core.config import Config, ModelConfig, PipelineConfig, StageConfig
@@ -258,7 +258,7 @@ def test_every_plan_has_room_for_the_jobs_its_stages_may_hold(config: Config, ca
     except ConfigError:
         assume(False)
     pools = {pool.name: pool for pool in found.pools}
-    most = found.depths | {"unet": found.depths["unet"] + OVERTAKERS}
+    most = found.depths | {"unet": found.depths["unet"] + PREEMPTION_SLOTS}
     jobs = {kind: most[kind] * sum(stage.kind == kind for stage in found.stages) for kind in KINDS}
     for kind in KINDS:
         # A job holds its output until the next stage's output is accepted, and all its stages may be full.

@@ -19,7 +19,7 @@ from rich.text import Text
 from orchestrator import plot_file
 from orchestrator.bench import plot, report
 from orchestrator.bench.figures import Percentiles
-from orchestrator.bench.measure import Measured, Task, failures, held, measure
+from orchestrator.bench.measure import BenchTask, Measured, failures, held, measure
 from orchestrator.bench.memory import TreeMemory
 from orchestrator.bench.workload import DEFAULT, parse, read_mix
 from orchestrator.cli import options
@@ -27,7 +27,7 @@ from orchestrator.cli import parser as read
 from orchestrator.cli.connection import connect
 from orchestrator.cli.options import Private, Remote
 from orchestrator.cli.parser import Parser
-from orchestrator.cli.terminal.amounts import memory
+from orchestrator.cli.terminal.units import memory
 from stages.core import wire
 
 _REDRAW_S = 0.1
@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         if not own:
             tree = stack.enter_context(TreeMemory(status.hub_pid, descendants_only=False))
         started = time.monotonic()
-        task = Task(
+        task = BenchTask(
             mix=mix,
             levels=levels,
             jobs=args.jobs,
@@ -153,7 +153,7 @@ class _Screen:
             self._progress.update(self._task, description=what, completed=done, total=total or None, refresh=True)
 
 
-def _config(args: argparse.Namespace, target: Remote | Private, task: Task, status: wire.Status) -> dict[str, Any]:
+def _config(args: argparse.Namespace, target: Remote | Private, task: BenchTask, status: wire.Status) -> dict[str, Any]:
     """All that the figures depend on, as far as it was chosen."""
     return {
         "model": status.model,

@@ -18,7 +18,7 @@ from rich.text import Text
 from orchestrator.cli.connection import connect
 from orchestrator.cli.options import Private, add_config_argument, add_json, config_path
 from orchestrator.cli.parser import Parser
-from orchestrator.cli.terminal.amounts import memory
+from orchestrator.cli.terminal.units import memory
 from orchestrator.models.footprint import footprint
 from orchestrator.models.locate import card
 from orchestrator.plan import Machine, Plan, plan
@@ -32,7 +32,7 @@ _HUB = "triptych: "
 _LOADED = re.compile(r"\S+ loaded in ")
 
 
-class Trial(msgspec.Struct, frozen=True):
+class TrialStart(msgspec.Struct, frozen=True):
     """What was seen of a pipeline that was started to be looked at."""
 
     start_s: float
@@ -111,14 +111,14 @@ def facts(loaded: config.Config, planned: Plan, machine: Machine) -> dict[str, A
     }
 
 
-def start(target: Private, debug: bool) -> Trial:
+def start(target: Private, debug: bool) -> TrialStart:
     """Start the pipeline at an address of its own, wait until it serves, look at it, and stop it."""
     began = time.monotonic()
     with connect(target, debug) as client, _loading():
         stages = client.wait_serving().stages
         took = time.monotonic() - began
         said = client.pipeline.stderr() if client.pipeline is not None else ""
-        return Trial(round(took, 3), stages, remarks(said, [stage.name for stage in stages]))
+        return TrialStart(round(took, 3), stages, remarks(said, [stage.name for stage in stages]))
 
 
 def _loading() -> AbstractContextManager[object]:
@@ -175,7 +175,7 @@ def show(found: dict[str, Any]) -> None:
     Console(highlight=False).print(table)
 
 
-def show_trial(trial: Trial) -> None:
+def show_trial(trial: TrialStart) -> None:
     """Print what was seen."""
     rows = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("started", "computes in", "cores seen"):

@@ -13,11 +13,11 @@ from rich.table import Table
 from orchestrator.cli import parser as read
 from orchestrator.cli.options import add_json
 from orchestrator.cli.parser import Parser
-from orchestrator.cli.terminal.amounts import memory
+from orchestrator.cli.terminal.units import memory
 from orchestrator.models import cache as hf_cache
-from orchestrator.models.catalogue import Entry, catalogue, shelves
+from orchestrator.models.catalogue import CatalogueEntry, catalogue, model_dirs
 from orchestrator.models.download import download
-from orchestrator.models.inspection import Inspection, Part, Schedule, TextEncoder, inspect
+from orchestrator.models.inspection import Inspection, OwnSchedule, Part, TextEncoder, inspect
 from orchestrator.models.locate import find
 from orchestrator.plan import Machine
 from stages.core.errors import ConfigError, ModelError
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _list(as_json: bool) -> None:
-    folders = [Path(), *shelves(os.environ.get("TRIPTYCH_MODELS", ""))]
+    folders = [Path(), *model_dirs(os.environ.get("TRIPTYCH_MODELS", ""))]
     entries = catalogue(folders, hf_cache.root())
     if as_json:
         for entry in entries:
@@ -77,7 +77,7 @@ def _list(as_json: bool) -> None:
         print(lines(entry, width))
 
 
-def lines(entry: Entry, width: int) -> str:
+def lines(entry: CatalogueEntry, width: int) -> str:
     """An entry for people; the path stands on a line of its own, whole, so that it can be copied."""
     facts = f"{entry.name:{width}}  {entry.family or '-':4}  {memory(entry.size_bytes):>8}\n  {entry.path}"
     return f"{facts}\n  cannot be run: {entry.reason}" if entry.reason else facts
@@ -146,7 +146,7 @@ def _stored(part: Part) -> str:
     return ", ".join(kind if len(shares) == 1 else f"{kind} ({share:.0%})" for kind, share in shares.items())
 
 
-def _schedule(schedule: Schedule) -> str:
+def _schedule(schedule: OwnSchedule) -> str:
     values = ", ".join(
         key if value is True else f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}"
         for key, value in schedule.settings.items()

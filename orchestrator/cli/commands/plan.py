@@ -14,10 +14,10 @@ from orchestrator import plot_file
 from orchestrator.cli import parser as read
 from orchestrator.cli.options import add_json
 from orchestrator.cli.parser import Parser
-from orchestrator.cli.terminal.amounts import memory
+from orchestrator.cli.terminal.units import memory
 from orchestrator.tuning import plot
-from orchestrator.tuning.paper import ASSUMPTIONS, Machine, Row, compare
 from orchestrator.tuning.profile import Profile
+from orchestrator.tuning.what_if import ASSUMPTIONS, LargerMachine, LayoutRow, compare
 
 _EXTRAPOLATED = 8
 """Times as many cores as were measured: from there on the figures are told to be guesses."""
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     """Compare, and print; nothing is started."""
     plot_file.check(args.plot)
     profile = Profile.read(args.profile)
-    machine = Machine(args.cores, args.numa, args.bandwidth)
+    machine = LargerMachine(args.cores, args.numa, args.bandwidth)
     steps = args.steps or profile.facts.steps
     console = Console(stderr=True, highlight=False)
     with console.status("simulating") as status:
@@ -76,7 +76,7 @@ def _steps(steps: int) -> str:
     return f"{steps} step{'' if steps == 1 else 's'} an image"
 
 
-def _json(machine: Machine, rows: list[Row]) -> dict[str, object]:
+def _json(machine: LargerMachine, rows: list[LayoutRow]) -> dict[str, object]:
     return {
         "simulated": True,
         "assumptions": list(ASSUMPTIONS),
@@ -85,7 +85,9 @@ def _json(machine: Machine, rows: list[Row]) -> dict[str, object]:
     }
 
 
-def _show(args: argparse.Namespace, profile: Profile, machine: Machine, rows: list[Row], steps: int) -> None:
+def _show(
+    args: argparse.Namespace, profile: Profile, machine: LargerMachine, rows: list[LayoutRow], steps: int
+) -> None:
     console = Console(highlight=False)
     nodes = f" in {machine.numa} memory nodes" if machine.numa > 1 else ""
     cap = f", p99 within {args.latency_cap:g} s" if args.latency_cap < math.inf else ""

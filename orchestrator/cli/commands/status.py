@@ -14,7 +14,7 @@ from rich.text import Text
 
 from orchestrator.cli import options
 from orchestrator.cli.parser import Parser
-from orchestrator.cli.terminal.amounts import memory
+from orchestrator.cli.terminal.units import memory
 from orchestrator.client import Client
 from stages.core import wire
 

@@ -7,7 +7,7 @@ from orchestrator import output
 from orchestrator.cli import options
 from orchestrator.cli import parser as read
 from orchestrator.cli.parser import Parser, seconds
-from orchestrator.cli.terminal.amounts import images
+from orchestrator.cli.terminal.units import images
 from orchestrator.client import Client
 from orchestrator.trace import events as trace_events
 from orchestrator.trace import timeline

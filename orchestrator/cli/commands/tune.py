@@ -14,7 +14,7 @@ from orchestrator.cli.parser import Parser
 from orchestrator.models.locate import card, locate
 from orchestrator.tuning import config_file, plot, report
 from orchestrator.tuning.machine import Topology
-from orchestrator.tuning.tuner import Outcome, Task, Tuner
+from orchestrator.tuning.tuner import Tuner, TuningOutcome, TuningTask
 from stages.core import config, cores
 from stages.core.errors import ConfigError
 
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     topology = Topology.here()
     steps = args.steps or model.steps
     budget_s = args.budget * 60
-    task = Task(path, tuple(args.set), loaded, model, topology, steps, args.latency_cap, budget_s, args.trials)
+    task = TuningTask(path, tuple(args.set), loaded, model, topology, steps, args.latency_cap, budget_s, args.trials)
     try:
         with _show() as show:
             tuner = Tuner(task, show)
@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
     return _status(outcome)
 
 
-def _status(outcome: Outcome) -> int:
+def _status(outcome: TuningOutcome) -> int:
     if outcome.best is None:
         print(
             f"triptych: error: {report.headline(outcome)}; no configuration was written (try a larger --latency-cap)",
@@ -114,7 +114,7 @@ def _beside(out: Path, ending: str) -> Path:
     return out.with_name(out.stem + ending)
 
 
-class Lines:
+class TuningLines:
     """What the tuner does, a line each: for pipes and files."""
 
     def __enter__(self) -> Self:
@@ -201,5 +201,5 @@ class Bars:
             self._progress.update(self._task, what="")
 
 
-def _show() -> Lines | Bars:
-    return Bars() if sys.stderr.isatty() else Lines()
+def _show() -> TuningLines | Bars:
+    return Bars() if sys.stderr.isatty() else TuningLines()

@@ -11,9 +11,9 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.cli.session import Job, Place, Session
-from orchestrator.cli.terminal.amounts import images
-from orchestrator.cli.terminal.legible import legible
+from orchestrator.cli.session import Place, PromptRun, Session
+from orchestrator.cli.terminal.sanitize import sanitize
+from orchestrator.cli.terminal.units import images
 from stages.core import wire
 
 _REDRAW_S = 0.1
@@ -80,7 +80,7 @@ class Live:
         table = self._table()
         rows = [(job, index, place) for job in session.jobs() for index, place in sorted(job.places.items())]
         for job, index, place in rows[:_MOST_ROWS]:
-            prompt = legible(job.request.prompt)
+            prompt = sanitize(job.request.prompt)
             name = prompt if job.request.n == 1 else f"{index + 1}/{job.request.n} {prompt}"
             table.add_row(Text(name), self._bar(1.0, _share(place), now), _doing(place))
         if rows:
@@ -95,7 +95,7 @@ class Live:
             name = Text(kind, style="bold")
             if held := _held(session, kind):
                 job, place = held
-                self._last[kind] = legible(job.request.prompt)
+                self._last[kind] = sanitize(job.request.prompt)
                 # How far a text encoding or a decoding is, nobody is told.
                 bar = self._bar(place.steps, place.step, now, pulse=kind == "vae") if kind != "text" else ""
                 table.add_row(name, Text(self._last[kind]), bar, _doing(place) if kind == "unet" else "")
@@ -146,7 +146,7 @@ def _loading(state: str) -> bool:
     return state in ("starting", "loading", "compiling")
 
 
-def _held(session: Session, kind: wire.Kind) -> tuple[Job, Place] | None:
+def _held(session: Session, kind: wire.Kind) -> tuple[PromptRun, Place] | None:
     """What a kind of stage works on: the U-Net on what came first, the others on what came last."""
     found = [
         (job, place)

@@ -10,10 +10,10 @@ from typing import Protocol
 import msgspec
 
 from orchestrator.cli.session import Failure, Picture, Session
-from orchestrator.cli.terminal.amounts import images
-from orchestrator.cli.terminal.legible import legible
+from orchestrator.cli.terminal.sanitize import sanitize
+from orchestrator.cli.terminal.units import images
 
-Say = Callable[[str], None]
+WriteLine = Callable[[str], None]
 """Prints a line on stdout, past whatever is drawn on the terminal."""
 
 
@@ -33,13 +33,13 @@ class Report(Protocol):
 class JsonReport:
     """One object a line, as programs read them."""
 
-    def __init__(self, say: Say) -> None:
-        self._say = say
+    def __init__(self, write_line: WriteLine) -> None:
+        self._write_line = write_line
 
     def picture(self, picture: Picture, path: Path) -> None:
         """An object with the file, and what is needed to make it again."""
         image = picture.image
-        self._say(
+        self._write_line(
             json.dumps(
                 {
                     "id": image.id,
@@ -57,7 +57,7 @@ class JsonReport:
 
     def failure(self, failure: Failure) -> None:
         """An object with the wire code and the message."""
-        self._say(json.dumps(msgspec.to_builtins(failure)))
+        self._write_line(json.dumps(msgspec.to_builtins(failure)))
 
     def summary(self, session: Session, seconds: float, start_s: float, folder: Path) -> None:
         """Nothing: programs can count."""
@@ -66,23 +66,25 @@ class JsonReport:
 class PlainReport:
     """Lines for people: pictures on stdout, failures on stderr."""
 
-    def __init__(self, say: Say) -> None:
-        self._say = say
+    def __init__(self, write_line: WriteLine) -> None:
+        self._write_line = write_line
 
     def picture(self, picture: Picture, path: Path) -> None:
         """Where it is, its seed, and the seconds from the first stage on."""
         image = picture.image
         spent = image.timings.total_s - image.timings.queue_s
-        self._say(f"{path}  seed {image.seed}, {spent:.1f} s")
+        self._write_line(f"{path}  seed {image.seed}, {spent:.1f} s")
 
     def failure(self, failure: Failure) -> None:
         """What went wrong, and with which prompt."""
-        which = f"{legible(failure.prompt, 60)}: " if failure.prompt and failure.prompt.strip() else ""
-        print(f"triptych: error: {which}{legible(failure.message, 500)}", file=sys.stderr, flush=True)
+        which = f"{sanitize(failure.prompt, 60)}: " if failure.prompt and failure.prompt.strip() else ""
+        print(f"triptych: error: {which}{sanitize(failure.message, 500)}", file=sys.stderr, flush=True)
 
     def summary(self, session: Session, seconds: float, start_s: float, folder: Path) -> None:
         """How many pictures, how fast, and where they are."""
         done, failed = session.images_done, len(session.failures)
         if done:
             rate = f"{done / max(seconds, 1e-3):.2f} images/s" + (f", {failed} failed" if failed else "")
-            self._say(f"{images(done)} in {seconds:.1f} s, {rate}, in {folder} (the first began after {start_s:.1f} s)")
+            self._write_line(
+                f"{images(done)} in {seconds:.1f} s, {rate}, in {folder} (the first began after {start_s:.1f} s)"
+            )

@@ -8,7 +8,7 @@ from PIL import Image
 
 from orchestrator.bench import plot
 from orchestrator.bench.drive import Played, Record
-from orchestrator.bench.measure import Level, Measured, Round
+from orchestrator.bench.measure import LoadLevel, Measured, Round
 from orchestrator.bench.memory import Sample
 from orchestrator.bench.report import level_figures
 from orchestrator.bench.workload import Closed
@@ -29,7 +29,7 @@ def measured(*in_flight: int) -> Measured:
         records = [Record("kind", 0.0, 0.0, 0.1, 1.0 * n, 1.0 * n, [TIMINGS]) for n in range(1, number + 1)]
         one = Round(Played(records, 0.0, float(number)), recent([STAGE]))
         told = recording(Fullness(1 * MS, 2, 3), *life(1, 0), *life(2, 50), ended=100)
-        levels.append(Level(Closed(number), [one], told))
+        levels.append(LoadLevel(Closed(number), [one], told))
     return Measured(levels, None, status())
 
 
@@ -64,7 +64,7 @@ def test_one_level_and_several_are_drawn(in_flight: tuple[int, ...], tmp_path: P
 
 def test_a_load_of_which_nothing_came_is_drawn_too(tmp_path: Path) -> None:
     records = [Record("kind", 0.0, 0.0, None, None, 0.1, [], "overloaded")]
-    level = Level(Closed(1), [Round(Played(records, 0.0, 0.1), recent([STAGE]))], None)
+    level = LoadLevel(Closed(1), [Round(Played(records, 0.0, 0.1), recent([STAGE]))], None)
     draw(tmp_path / "bench.png", Measured([level], None, status()), [])
     assert (tmp_path / "bench.png").stat().st_size > 0
 

@@ -1,4 +1,4 @@
-"""The order of the measuring, with contenders that only write down what they are asked."""
+"""The order of the measuring, with systems that only write down what they are asked."""
 
 from contextlib import closing
 from pathlib import Path
@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.contest import lineup, measure
-from benchmarks.contest.contenders import PEERS, Peer
-from benchmarks.contest.pipe import WorkerLost
-from benchmarks.contest.results import Measured, Task
-from benchmarks.contest.work import Work, native_precision, prompt
+from benchmarks.comparison import lineup, measure
+from benchmarks.comparison.pipe import WorkerLost
+from benchmarks.comparison.results import Measured, Task
+from benchmarks.comparison.systems import PEERS, Peer
+from benchmarks.comparison.work import Work, native_precision, prompt
 
 WORK = Work(model="", torch=None, width=8, height=8, steps=1, guidance_scale=1.0, negative_prompt="", precision="f32")
 
@@ -24,7 +24,7 @@ def task(images: int = 4, alone: bool = False) -> Task:
 
 
 class Fake:
-    """A contender of one shade of grey."""
+    """A system of one shade of grey."""
 
     def __init__(self, name: str, log: list[tuple[object, ...]], grey: int = 0, broken: bool = False) -> None:
         self.name = name
@@ -47,9 +47,9 @@ class Fake:
         self._log.append((self.name, "close"))
 
 
-def raced(found: Measured, *contenders: Fake, rounds: int = 1) -> list[str]:
+def raced(found: Measured, *systems: Fake, rounds: int = 1) -> list[str]:
     said: list[str] = []
-    with closing(measure.race(contenders, found, rounds, said.append)) as race:
+    with closing(measure.interleave(systems, found, rounds, said.append)) as race:
         for _ in race:
             pass
     return said
@@ -91,12 +91,12 @@ def test_who_cannot_be_loaded_is_left_out() -> None:
     assert ("genai", "close") in log
 
 
-def test_pictures_are_compared_with_triptychs_and_each_contender_is_by_itself() -> None:
+def test_pictures_are_compared_with_triptychs_and_each_system_is_by_itself() -> None:
     log: list[tuple[object, ...]] = []
     found = Measured(task=task())
-    contenders = [Fake("triptych", log, 100), Fake("genai", log, 100), Fake("diffusers", log, 110)]
+    systems = [Fake("triptych", log, 100), Fake("genai", log, 100), Fake("diffusers", log, 110)]
     with closing(
-        measure.weigh([*contenders, Fake("optimum-intel", log, broken=True)], found, lambda line: None)
+        measure.measure_memory([*systems, Fake("optimum-intel", log, broken=True)], found, lambda line: None)
     ) as one:
         assert [list(found.peaks) for _ in one] == [
             ["triptych"],
@@ -142,7 +142,7 @@ def test_what_does_not_fit_is_loaded_pair_by_pair(
     ours = lineup.triptychs(task(), work, ["stage.unet.streams=2"], ())
     said: list[str] = []
     groups = lineup.groups(ours, list(PEERS), work, said.append)
-    names = [[contender.name for contender in group] for group in groups]
+    names = [[system.name for system in group] for group in groups]
     peers = [peer.name for peer in PEERS]
     assert names == ([[*lineup.OURS, *peers]] if together else [[*lineup.OURS, peer] for peer in peers])
     assert bool(said) == (not together)
@@ -150,7 +150,7 @@ def test_what_does_not_fit_is_loaded_pair_by_pair(
 
 def test_triptych_as_it_comes_can_be_left_out() -> None:
     ours = lineup.triptychs(task(), WORK, ["stage.unet.streams=2"], ("triptych",))
-    assert [contender.name for contender in ours] == ["triptych-tuned"]
+    assert [system.name for system in ours] == ["triptych-tuned"]
 
 
 def test_prompts_differ_for_long() -> None:

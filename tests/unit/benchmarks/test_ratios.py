@@ -1,10 +1,10 @@
-"""Ratios of contenders, and what is sure of them."""
+"""Ratios of systems, and what is sure of them."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.contest.ratios import ratio
+from benchmarks.comparison.ratios import ratio
 
 FIGURES = st.lists(st.tuples(*[st.floats(0.01, 100.0)] * 2), min_size=1, max_size=8)
 

@@ -6,9 +6,9 @@ import msgspec
 import pytest
 
 from benchmarks import peers
-from benchmarks.contest import results
-from benchmarks.contest.memory import Peak
-from benchmarks.contest.results import Measured, Report, Task
+from benchmarks.comparison import results
+from benchmarks.comparison.memory import Peak
+from benchmarks.comparison.results import Measured, Report, Task
 
 TASK = Task(
     model="demo",
@@ -98,7 +98,7 @@ def test_the_command_makes_a_table_of_files(tmp_path: Path, capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("words", "status", "says"),
     [
-        (["--only", "nobody"], 2, "there is no contender nobody"),
+        (["--only", "nobody"], 2, "there is no system nobody"),
         (["--full", "--model", "sd15"], 2, "leave --model out"),
         (["--images", "0"], 2, "--images: at least 1"),
         (["--model", "/nowhere"], 2, "peers: error: /nowhere: no such model folder"),

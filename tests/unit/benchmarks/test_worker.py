@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.contest import worker
-from benchmarks.contest.contenders import deal, masks
-from benchmarks.contest.pipe import Worker, WorkerLost
-from benchmarks.contest.work import Pixels, Work, prompt
+from benchmarks.comparison import worker
+from benchmarks.comparison.pipe import Worker, WorkerLost
+from benchmarks.comparison.systems import deal, masks
+from benchmarks.comparison.work import Pixels, Work, prompt
 from stages.core import cores
 
 DEADLINE_S = 60.0
@@ -59,7 +59,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
         command = [
             sys.executable,
             "-m",
-            "benchmarks.contest.worker",
+            "benchmarks.comparison.worker",
             "peer_of_a_test",
             msgspec.json.encode(WORK).decode(),
         ]

@@ -5,7 +5,7 @@ import pytest
 
 from orchestrator.__main__ import main
 from orchestrator.cli.commands import check
-from orchestrator.cli.terminal.amounts import images, memory
+from orchestrator.cli.terminal.units import images, memory
 from orchestrator.plan import Machine
 from stages.core.model import demo_folder
 

@@ -21,7 +21,7 @@ from huggingface_hub import errors
 from orchestrator.__main__ import main
 from orchestrator.cli.commands.models import lines, table
 from orchestrator.models.cache import name_of, snapshot, snapshots
-from orchestrator.models.catalogue import catalogue, shelves
+from orchestrator.models.catalogue import catalogue, model_dirs
 from orchestrator.models.download import DESCRIPTION, WEIGHTS, download
 from orchestrator.models.footprint import footprint
 from orchestrator.models.inspection import Inspection, inspect, stored
@@ -134,10 +134,10 @@ def test_a_model_that_cannot_be_run_is_listed_with_the_reason(tmp_path: Path) ->
 
 
 def test_models_is_a_list_of_folders(tmp_path: Path) -> None:
-    assert shelves("") == []
-    assert shelves(f"{tmp_path}::{tmp_path}") == [tmp_path, tmp_path]
+    assert model_dirs("") == []
+    assert model_dirs(f"{tmp_path}::{tmp_path}") == [tmp_path, tmp_path]
     with pytest.raises(ConfigError, match="TRIPTYCH_MODELS: /no/such: no such folder"):
-        shelves("/no/such")
+        model_dirs("/no/such")
 
 
 def test_list_looks_in_three_places(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

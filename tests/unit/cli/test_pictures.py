@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.cli.terminal import pictures
-from orchestrator.cli.terminal.legible import legible
 from orchestrator.cli.terminal.pictures import CannotWrite, Folder, slug
+from orchestrator.cli.terminal.sanitize import sanitize
 from stages.core import wire
 from stages.core.errors import ConfigError
 
@@ -118,11 +118,11 @@ def test_the_limits_leave_room_for_the_rest_of_the_name() -> None:
 
 @given(st.text(max_size=300), st.integers(1, 80))
 def test_legible_text_is_one_short_line_without_control_codes(text: str, limit: int) -> None:
-    line = legible(text, limit)
+    line = sanitize(text, limit)
     assert len(line) <= limit
     assert line.isprintable()
 
 
 def test_legible_text_is_otherwise_as_it_was() -> None:
-    assert legible("a cat\x1b[31m\nin  the snow") == "a cat [31m in the snow"
-    assert legible("abcdef", 4) == "abc…"
+    assert sanitize("a cat\x1b[31m\nin  the snow") == "a cat [31m in the snow"
+    assert sanitize("abcdef", 4) == "abc…"

@@ -2,7 +2,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from orchestrator.cli.session import Failure, Outcome, Picture, Session, Trace, exit_status
+from orchestrator.cli.session import Failure, Outcome, Picture, Session, StampsArrived, exit_status
 from stages.core import wire
 
 TIMINGS = wire.Timings(queue_s=0.0, text_s=0.1, unet_s=0.2, vae_s=0.3, total_s=0.6)
@@ -191,7 +191,7 @@ def test_the_stamps_of_a_prompt_come_out_with_it() -> None:
     due(session)
     traced = wire.Traced(id="a", slices=())
     (outcome,) = tell(session, [traced])
-    assert isinstance(outcome, Trace)
+    assert isinstance(outcome, StampsArrived)
     assert (outcome.job.request.prompt, outcome.traced) == ("prompt a", traced)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.__main__ import main
-from orchestrator.cli.commands.tune import Lines
+from orchestrator.cli.commands.tune import TuningLines
 from orchestrator.tuning import tuner
 from stages.core import config
 from stages.core.point import Point
@@ -14,13 +14,13 @@ from tests.unit.outcomes import PROFILE, outcome
 class Done:
     """A tuner that has finished before it began."""
 
-    def __init__(self, task: tuner.Task, show: tuner.Show) -> None:
+    def __init__(self, task: tuner.TuningTask, show: tuner.Show) -> None:
         self.cap_s = task.cap_s
         show.phase("measuring stages", 1)
         show.doing("unet, 1 thread")
         show.done("unet, 1 thread: 2 rows 3 ms")
 
-    def run(self) -> tuner.Outcome:
+    def run(self) -> tuner.TuningOutcome:
         return outcome(self.cap_s)
 
     def profile(self, conditions: object) -> object:
@@ -75,7 +75,7 @@ def test_mistakes_are_told_in_one_line(
 def test_breaking_off_says_that_nothing_is_lost(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(self: Done) -> tuner.Outcome:
+    def interrupted(self: Done) -> tuner.TuningOutcome:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Done, "run", interrupted)
@@ -101,7 +101,7 @@ def test_a_plan_for_programs(here: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert {row["keeps_cap"] for row in told["layouts"]} == {False}
 
 
-class Telling(Lines):
+class Telling(TuningLines):
     """Keeps what it is told."""
 
     def __init__(self) -> None:

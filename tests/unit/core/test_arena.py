@@ -248,7 +248,7 @@ def test_slots_are_reserved_in_order_until_none_is_left(arena: Arena) -> None:
     assert arena.reserve("latents", OWNER, JOB).index == refs[1].index
 
 
-class Claim(msgspec.Struct):
+class Reservation(msgspec.Struct):
     """What the model of a slot remembers."""
 
     ref: SlotRef
@@ -269,12 +269,12 @@ class ArenaMachine(RuleBasedStateMachine):
         super().__init__()
         self.arena = Arena(LAYOUT)
         self.views = {owner: view_of(self.arena, owner) for owner in (OWNER, STRANGER)}
-        self.claims: dict[int, Claim] = {}
+        self.reservations: dict[int, Reservation] = {}
         self.contents = {index: bytearray(nbytes) for index, (_, nbytes) in enumerate(LAYOUT.payloads)}
 
-    def claim(self, ref: SlotRef) -> Claim | None:
-        claim = self.claims.get(ref.index)
-        return claim if claim is not None and claim.ref == ref else None
+    def reservation(self, ref: SlotRef) -> Reservation | None:
+        reservation = self.reservations.get(ref.index)
+        return reservation if reservation is not None and reservation.ref == ref else None
 
     @rule(target=refs, pool=pools, owner=owners)
     def reserve(self, pool: PoolSpec, owner: int) -> object:
@@ -283,68 +283,70 @@ class ArenaMachine(RuleBasedStateMachine):
                 self.arena.reserve(pool.name, owner, JOB)
             return multiple()
         ref = self.arena.reserve(pool.name, owner, JOB)
-        assert ref.index not in self.claims
-        self.claims[ref.index] = Claim(ref, GRANTED, owner, self.contents[ref.index])
+        assert ref.index not in self.reservations
+        self.reservations[ref.index] = Reservation(ref, GRANTED, owner, self.contents[ref.index])
         return ref
 
     @rule(ref=refs, owner=owners, content=st.binary(max_size=100))
     def write(self, ref: SlotRef, owner: int, content: bytes) -> None:
-        claim = self.claim(ref)
-        if claim is None or claim.owner != owner or claim.state is READY:
+        reservation = self.reservation(ref)
+        if reservation is None or reservation.owner != owner or reservation.state is READY:
             with pytest.raises(StaleSlot):
                 self.views[owner].write(ref)
             return
         payload = self.views[owner].write(ref)
-        assert payload.tobytes() == claim.content
+        assert payload.tobytes() == reservation.content
         payload[: len(content)] = np.frombuffer(content, np.uint8)
-        claim.content[: len(content)] = content
-        claim.state = WRITING
+        reservation.content[: len(content)] = content
+        reservation.state = WRITING
 
     @rule(ref=refs, owner=owners, nbytes=st.integers(0, 100))
     def seal(self, ref: SlotRef, owner: int, nbytes: int) -> None:
-        claim = self.claim(ref)
-        if claim is None or claim.owner != owner or claim.state is not WRITING:
+        reservation = self.reservation(ref)
+        if reservation is None or reservation.owner != owner or reservation.state is not WRITING:
             with pytest.raises(StaleSlot):
                 self.views[owner].seal(ref, nbytes)
             return
         self.views[owner].seal(ref, nbytes)
-        claim.state, claim.sealed = READY, nbytes
+        reservation.state, reservation.sealed = READY, nbytes
 
     @rule(ref=refs)
     def read(self, ref: SlotRef) -> None:
-        claim = self.claim(ref)
+        reservation = self.reservation(ref)
         for side in (self.arena, *self.views.values()):
-            if claim is None or claim.state is not READY:
+            if reservation is None or reservation.state is not READY:
                 with pytest.raises(StaleSlot):
                     side.read(ref)
             else:
-                assert side.read(ref).tobytes() == claim.content[: claim.sealed]
+                assert side.read(ref).tobytes() == reservation.content[: reservation.sealed]
 
     @rule(target=refs, ref=refs, owner=owners)
     def regrant(self, ref: SlotRef, owner: int) -> object:
-        claim = self.claim(ref)
-        if claim is None:
+        reservation = self.reservation(ref)
+        if reservation is None:
             with pytest.raises(StaleSlot):
                 self.arena.regrant(ref, owner)
             return multiple()
-        claim.ref, claim.state, claim.owner = self.arena.regrant(ref, owner), GRANTED, owner
-        return claim.ref
+        reservation.ref, reservation.state, reservation.owner = self.arena.regrant(ref, owner), GRANTED, owner
+        return reservation.ref
 
     @rule(ref=refs)
     def free(self, ref: SlotRef) -> None:
-        if self.claim(ref) is None:
+        if self.reservation(ref) is None:
             with pytest.raises(StaleSlot):
                 self.arena.free(ref)
             return
         self.arena.free(ref)
-        del self.claims[ref.index]
+        del self.reservations[ref.index]
 
     @invariant()
     def every_slot_is_as_the_model_says(self) -> None:
         for name, indices in LAYOUT.indices.items():
-            assert self.arena.free_slots(name) == sum(index not in self.claims for index in indices)
+            assert self.arena.free_slots(name) == sum(index not in self.reservations for index in indices)
             for index in indices:
-                assert self.arena.state(index) is (self.claims[index].state if index in self.claims else FREE)
+                assert self.arena.state(index) is (
+                    self.reservations[index].state if index in self.reservations else FREE
+                )
 
     def teardown(self) -> None:
         for side in (self.arena, *self.views.values()):

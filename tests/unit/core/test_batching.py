@@ -13,14 +13,14 @@ from stages.core.batching import Batcher, pack, worth_compiling
 from stages.core.config import Config, ModelConfig, PipelineConfig, StageConfig
 from stages.core.costs import Cost
 from stages.core.model import TOKENS
-from stages.core.order import Claim, Order
+from stages.core.order import Order, SchedulingKey
 from stages.core.wire import Kind
 from tests.unit.cards import CARD
 from tests.unit.fleet import TEXT, UNET, Fleet
 
 SMALL, LARGE = (64, 64), (128, 64)
 SLOT = SlotRef(0, 0)
-FIRST_COME = Claim(0.0)
+FIRST_COME = SchedulingKey(0.0)
 
 
 class Job(NamedTuple):
@@ -81,7 +81,7 @@ class Inside:
 
     run: pipes.RunUnet
     step: int = 0
-    flying: bool = False
+    in_flight: bool = False
 
     @property
     def rows(self) -> int:
@@ -98,11 +98,11 @@ def inside(
     size: tuple[int, int] = SMALL,
     *,
     guidance: float = 1.0,
-    claim: Claim = FIRST_COME,
+    scheduling_key: SchedulingKey = FIRST_COME,
     tokens: int = TOKENS,
 ) -> Inside:
     shape = (CARD.rows(guidance), tokens, CARD.embed_dim)
-    return Inside(pipes.RunUnet(number, SLOT, SLOT, shape, *size, steps, guidance, None, 0, 0.0, claim))
+    return Inside(pipes.RunUnet(number, SLOT, SLOT, shape, *size, steps, guidance, None, 0, 0.0, scheduling_key))
 
 
 def curves(small: float, large: float, decoded: tuple[float, float] = (0.0, 0.0)) -> tuple[Cost, ...]:
@@ -152,7 +152,10 @@ def test_the_newest_costs_count_alone() -> None:
 
 def test_a_deadline_is_feasible_by_the_costs_of_its_size() -> None:
     batcher: Batcher[Inside] = Batcher("deadline")
-    jobs = [inside(1, 5, SMALL, claim=Claim(0.0, 0, 20.0)), inside(2, 5, LARGE, claim=Claim(0.0, 0, 10.0))]
+    jobs = [
+        inside(1, 5, SMALL, scheduling_key=SchedulingKey(0.0, 0, 20.0)),
+        inside(2, 5, LARGE, scheduling_key=SchedulingKey(0.0, 0, 10.0)),
+    ]
     batcher.learn(curves(1.0, 1.0))
     assert turns(batcher, jobs) == [2, 1]
     batcher.learn(curves(1.0, 3.0))
@@ -168,7 +171,7 @@ def test_of_equal_ones_the_lower_number_goes_first_as_in_the_router() -> None:
 def test_what_is_in_flight_has_no_second_forward() -> None:
     batcher: Batcher[Inside] = Batcher("arrival")
     jobs = [inside(number, 2) for number in (1, 2, 3)]
-    jobs[0].flying = True
+    jobs[0].in_flight = True
     assert batcher.choose(jobs, 8, lambda group, rows: True, 0.0) == jobs[1:]
 
 

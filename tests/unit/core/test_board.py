@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from stages.core.board import Beacon, Board, Doing, Row
+from stages.core.board import Board, BoardWriter, Doing, Row
 
 STAGES = 3
 
@@ -30,7 +30,7 @@ def test_a_stage_that_has_said_nothing_is_starting(board: Board) -> None:
 
 def test_a_beat_says_what_and_when(board: Board) -> None:
     before = time.monotonic_ns()
-    Beacon(board.region, 1).beat(Doing.BUSY, job=5, step=2, steps=25)
+    BoardWriter(board.region, 1).beat(Doing.BUSY, job=5, step=2, steps=25)
     row = board.read(1)
     assert (row.doing, row.job, row.step, row.steps) == (Doing.BUSY, 5, 2, 25)
     assert before <= row.beat_ns <= time.monotonic_ns()
@@ -38,7 +38,7 @@ def test_a_beat_says_what_and_when(board: Board) -> None:
 
 def test_each_stage_writes_its_own_row_only(board: Board) -> None:
     for stage in range(STAGES):
-        Beacon(board.region, stage).beat(Doing.BUSY, job=stage + 1)
+        BoardWriter(board.region, stage).beat(Doing.BUSY, job=stage + 1)
     assert [board.read(stage).job for stage in range(STAGES)] == [1, 2, 3]
     board.clear(1)
     assert [board.read(stage).job for stage in range(STAGES)] == [1, 0, 3]
@@ -46,26 +46,26 @@ def test_each_stage_writes_its_own_row_only(board: Board) -> None:
 
 
 def test_cpu_time_counts_from_load(board: Board) -> None:
-    beacon = Beacon(board.region, 0)
-    beacon.took_off()
+    writer = BoardWriter(board.region, 0)
+    writer.forward_started()
     use_cpu(1_000_000)
-    beacon.landed()
-    beacon.beat(Doing.LOADING)
+    writer.forward_finished()
+    writer.beat(Doing.LOADING)
     assert board.read(0).cpu_ns == 0
 
     began = time.process_time_ns()
-    beacon.loaded()
+    writer.loaded()
     row = board.read(0)
     assert (row.doing, row.infer_cpu_ns) == (Doing.IDLE, 0)
-    beacon.took_off()
+    writer.forward_started()
     helper = threading.Thread(target=use_cpu, args=(2_000_000,))
     helper.start()
     helper.join()
-    beacon.landed()
+    writer.forward_finished()
     use_cpu(1_000_000)  # not the model's
-    beacon.busy(70)
-    beacon.busy(7)
-    beacon.beat(Doing.IDLE)
+    writer.busy(70)
+    writer.busy(7)
+    writer.beat(Doing.IDLE)
     row = board.read(0)
     assert 3_000_000 <= row.cpu_ns <= time.process_time_ns() - began
     assert 1_500_000 <= row.infer_cpu_ns <= row.cpu_ns - 1_000_000
@@ -80,11 +80,11 @@ def test_the_row_holds_the_words_that_are_drawn(board: Board) -> None:
 
 BEACON = """
 import sys
-from stages.core.board import Beacon, Doing
+from stages.core.board import BoardWriter, Doing
 from stages.core.region import Region
 
-beacon = Beacon(Region(int(sys.argv[1])), 2)
-beacon.beat(Doing.COMPILING, job=1 << 40, step=3, steps=4)
+board = BoardWriter(Region(int(sys.argv[1])), 2)
+board.beat(Doing.COMPILING, job=1 << 40, step=3, steps=4)
 """
 
 
@@ -100,7 +100,7 @@ def test_a_stage_in_another_process_is_seen(board: Board, python: Callable[..., 
 @pytest.mark.parametrize("word", range(16))
 @pytest.mark.parametrize("value", [99, 1 << 40, (1 << 63) + 1, (1 << 64) - 1])
 def test_whatever_stands_in_a_row_is_read_as_something(word: int, value: int, board: Board) -> None:
-    Beacon(board.region, 1).beat(Doing.BUSY, job=5, step=2, steps=25)
+    BoardWriter(board.region, 1).beat(Doing.BUSY, job=5, step=2, steps=25)
     board._rows[1, word] = value
     row = board.read(1)
     assert isinstance(row.doing, Doing)

@@ -12,7 +12,7 @@ import pytest
 
 from stages.core import cgroups, cores
 from stages.core.region import available_memory
-from tests.unit.conftest import DEADLINE_S, ROOT
+from tests.conftest import DEADLINE_S, ROOT
 
 V2 = "29 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate"
 V1 = """\

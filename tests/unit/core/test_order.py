@@ -4,43 +4,55 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.core.order import AGING, DOUBT, NEVER, ORDERS, Claim, Key, Order, key
+from stages.core.order import AGING, ESTIMATE_MARGIN, NEVER, ORDERS, Order, Rank, SchedulingKey, ranker
 
 NOW = 1000.0
 """When nothing else is said."""
 
 times = st.integers(0, 100_000).map(lambda hundredths: hundredths / 100)
-claims = st.builds(Claim, times, st.integers(-2, 2), st.none() | times)
+keys = st.builds(SchedulingKey, times, st.integers(-2, 2), st.none() | times)
 works = st.integers(0, 20_000).map(lambda hundredths: hundredths / 100)
-states = st.tuples(claims, works, st.integers(0, 50))
-"""A claim, seconds of work left, steps had."""
+states = st.tuples(keys, works, st.integers(0, 50))
+"""A scheduling key, seconds of work left, steps had."""
 
 
-def ranked(order: Order, *jobs: tuple[Claim, float, int], now: float = NOW) -> list[int]:
+def ranked(order: Order, *jobs: tuple[SchedulingKey, float, int], now: float = NOW) -> list[int]:
     """The numbers of the jobs, first to last."""
-    keys = [key(order)(*job, now) for job in jobs]
+    keys = [ranker(order)(*job, now) for job in jobs]
     return sorted(range(len(jobs)), key=keys.__getitem__)
 
 
 # What each order means, as data: jobs in the order they have to come out in.
 
-MEANINGS: list[tuple[str, Order, list[tuple[Claim, float, int]]]] = [
-    ("least work", "shortest", [(Claim(5), 1.0, 0), (Claim(5), 2.0, 9), (Claim(5), 3.0, 1)]),
-    ("of equal work the older", "shortest", [(Claim(4), 2.0, 0), (Claim(5), 2.0, 9)]),
-    ("a second of age for AGING of work", "shortest", [(Claim(0), 3.0, 0), (Claim(51), 2.0, 0)]),
-    ("... and no more", "shortest", [(Claim(49), 2.0, 0), (Claim(0), 3.0, 0)]),
-    ("whatever the deadline", "shortest", [(Claim(5), 1.0, 0), (Claim(5, 0, 1001), 2.0, 0)]),
-    ("first come", "arrival", [(Claim(1), 9.0, 9), (Claim(2), 5.0, 0), (Claim(3, 0, 1001), 1.0, 0)]),
-    ("fewest steps", "fair", [(Claim(9), 9.0, 0), (Claim(2), 5.0, 1), (Claim(1), 1.0, 2)]),
-    ("of equal steps the older", "fair", [(Claim(1), 9.0, 3), (Claim(2), 1.0, 3)]),
-    ("earliest deadline", "deadline", [(Claim(3, 0, 1100), 9.0, 0), (Claim(2, 0, 1101), 1.0, 0)]),
-    ("then those without one", "deadline", [(Claim(3, 0, 9999), 9.0, 0), (Claim(1), 1.0, 0), (Claim(2), 0.1, 5)]),
-    ("then those missed", "deadline", [(Claim(9), 50.0, 0), (Claim(1, 0, 1001), 2.0, 0), (Claim(2, 0, 900), 0.1, 0)]),
+MEANINGS: list[tuple[str, Order, list[tuple[SchedulingKey, float, int]]]] = [
+    ("least work", "shortest", [(SchedulingKey(5), 1.0, 0), (SchedulingKey(5), 2.0, 9), (SchedulingKey(5), 3.0, 1)]),
+    ("of equal work the older", "shortest", [(SchedulingKey(4), 2.0, 0), (SchedulingKey(5), 2.0, 9)]),
+    ("a second of age for AGING of work", "shortest", [(SchedulingKey(0), 3.0, 0), (SchedulingKey(51), 2.0, 0)]),
+    ("... and no more", "shortest", [(SchedulingKey(49), 2.0, 0), (SchedulingKey(0), 3.0, 0)]),
+    ("whatever the deadline", "shortest", [(SchedulingKey(5), 1.0, 0), (SchedulingKey(5, 0, 1001), 2.0, 0)]),
+    (
+        "first come",
+        "arrival",
+        [(SchedulingKey(1), 9.0, 9), (SchedulingKey(2), 5.0, 0), (SchedulingKey(3, 0, 1001), 1.0, 0)],
+    ),
+    ("fewest steps", "fair", [(SchedulingKey(9), 9.0, 0), (SchedulingKey(2), 5.0, 1), (SchedulingKey(1), 1.0, 2)]),
+    ("of equal steps the older", "fair", [(SchedulingKey(1), 9.0, 3), (SchedulingKey(2), 1.0, 3)]),
+    ("earliest deadline", "deadline", [(SchedulingKey(3, 0, 1100), 9.0, 0), (SchedulingKey(2, 0, 1101), 1.0, 0)]),
+    (
+        "then those without one",
+        "deadline",
+        [(SchedulingKey(3, 0, 9999), 9.0, 0), (SchedulingKey(1), 1.0, 0), (SchedulingKey(2), 0.1, 5)],
+    ),
+    (
+        "then those missed",
+        "deadline",
+        [(SchedulingKey(9), 50.0, 0), (SchedulingKey(1, 0, 1001), 2.0, 0), (SchedulingKey(2, 0, 900), 0.1, 0)],
+    ),
 ]
 
 
 @pytest.mark.parametrize(("order", "jobs"), [case[1:] for case in MEANINGS], ids=[case[0] for case in MEANINGS])
-def test_each_order_means_what_it_says(order: Order, jobs: list[tuple[Claim, float, int]]) -> None:
+def test_each_order_means_what_it_says(order: Order, jobs: list[tuple[SchedulingKey, float, int]]) -> None:
     expected = list(range(len(jobs)))
     for mixed in permutations(expected):
         assert [mixed[place] for place in ranked(order, *(jobs[number] for number in mixed))] == expected
@@ -49,7 +61,7 @@ def test_each_order_means_what_it_says(order: Order, jobs: list[tuple[Claim, flo
 @pytest.mark.parametrize("order", ORDERS)
 @given(one=states, other=states)
 def test_higher_priority_goes_first_in_every_order(
-    order: Order, one: tuple[Claim, float, int], other: tuple[Claim, float, int]
+    order: Order, one: tuple[SchedulingKey, float, int], other: tuple[SchedulingKey, float, int]
 ) -> None:
     if one[0].priority != other[0].priority:
         higher = 0 if one[0].priority > other[0].priority else 1
@@ -58,19 +70,24 @@ def test_higher_priority_goes_first_in_every_order(
 
 @pytest.mark.parametrize("order", ORDERS)
 @given(states, times)
-def test_every_two_keys_can_be_compared(order: Order, job: tuple[Claim, float, int], now: float) -> None:
-    found = key(order)(*job, now)
+def test_every_two_keys_can_be_compared(order: Order, job: tuple[SchedulingKey, float, int], now: float) -> None:
+    found = ranker(order)(*job, now)
     assert all(part == part for part in found), "NaN has no place in an order"
     assert found < NEVER
-    assert {len(key(order)(*other, now)) for other in (job, (Claim(1), 1.0, 1), (Claim(1, 0, 2.0), 1.0, 1))} == {
-        len(found)
-    }, "of keys of two lengths, one might be the beginning of the other"
+    assert {
+        len(ranker(order)(*other, now))
+        for other in (job, (SchedulingKey(1), 1.0, 1), (SchedulingKey(1, 0, 2.0), 1.0, 1))
+    } == {len(found)}, "of keys of two lengths, one might be the beginning of the other"
 
 
 @pytest.mark.parametrize("order", ["shortest", "arrival", "fair"])
 @given(one=states, other=states, now=times, later=times)
 def test_waiting_alone_never_changes_the_order(
-    order: Order, one: tuple[Claim, float, int], other: tuple[Claim, float, int], now: float, later: float
+    order: Order,
+    one: tuple[SchedulingKey, float, int],
+    other: tuple[SchedulingKey, float, int],
+    now: float,
+    later: float,
 ) -> None:
     assert ranked(order, one, other, now=now) == ranked(order, one, other, now=later)
 
@@ -78,11 +95,11 @@ def test_waiting_alone_never_changes_the_order(
 @given(deadline=times, work=works)
 def test_a_deadline_is_feasible_up_to_the_last_moment(deadline: float, work: float) -> None:
     """Between the jobs without a deadline and those which can meet theirs, time decides, and for good."""
-    claim, free = Claim(500.0, 0, deadline), Claim(0.0)
-    order = key("deadline")
-    last = deadline - (1 - DOUBT) * work
+    scheduling_key, free = SchedulingKey(500.0, 0, deadline), SchedulingKey(0.0)
+    order = ranker("deadline")
+    last = deadline - (1 - ESTIMATE_MARGIN) * work
     moments = [last - 1, last - 0.01, last + 0.01, last + 1]
-    firsts = [order(claim, work, 0, now) < order(free, work, 0, now) for now in moments]
+    firsts = [order(scheduling_key, work, 0, now) < order(free, work, 0, now) for now in moments]
     assert firsts == [True, True, False, False]
 
 
@@ -92,7 +109,7 @@ def test_a_deadline_is_feasible_up_to_the_last_moment(deadline: float, work: flo
 def serve(jobs: list[tuple[float, float]], quantum: float) -> list[tuple[float, int, dict[int, float]]]:
     """Serve (submitted, work) in the order `shortest`; at each turn: the time, who has it, and what all who wait
     have left."""
-    order = key("shortest")
+    order = ranker("shortest")
     arrivals = sorted(range(len(jobs)), key=lambda number: jobs[number][0])
     left: dict[int, float] = {}
     turns = []
@@ -104,8 +121,8 @@ def serve(jobs: list[tuple[float, float]], quantum: float) -> list[tuple[float, 
             number = arrivals.pop(0)
             left[number] = jobs[number][1]
 
-        def rank(number: int, now: float = now) -> tuple[Key, int]:
-            return order(Claim(jobs[number][0]), left[number], 0, now), number
+        def rank(number: int, now: float = now) -> tuple[Rank, int]:
+            return order(SchedulingKey(jobs[number][0]), left[number], 0, now), number
 
         first = min(left, key=rank)
         turns.append((now, first, dict(left)))

@@ -10,7 +10,7 @@ from stages.core import pipes
 from stages.core.arena import SlotRef
 from stages.core.outbox import Outbox
 
-PUT = pipes.Put(1, SlotRef(0, 1), (4,), 0, 1)
+PUT = pipes.Finished(1, SlotRef(0, 1), (4,), 0, 1)
 
 
 def stepped(job: int = 1) -> pipes.Stepped:
@@ -81,7 +81,7 @@ def test_news_do_not_wait_for_the_end_of_what_takes_long(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize(
-    "message", [PUT, pipes.Took(1, 0), pipes.Dropped(1), pipes.Fault(1, "x", "y"), pipes.Yielded()]
+    "message", [PUT, pipes.Started(1, 0), pipes.Dropped(1), pipes.Fault(1, "x", "y"), pipes.Yielded()]
 )
 def test_all_else_goes_at_once_and_takes_along_what_waits(message: pipes.FromStage, stage: Stage) -> None:
     stage.say(message, stepped(1), stepped(2), message)

@@ -12,7 +12,7 @@ from orchestrator.hub.lease import Action, AskBack, Grant, Leases
 from orchestrator.plan import plan
 from stages.core import pipes
 from stages.core.arena import Layout, SlotRef, View
-from stages.core.board import Beacon, Board, Doing
+from stages.core.board import Board, BoardWriter, Doing
 from stages.core.config import Config, PipelineConfig, StageSpec
 from stages.core.region import Region
 from stages.core.wire import Kind
@@ -270,7 +270,7 @@ class FakeStage(Stage):
         if job in self.broken:
             self.in_flight = True
             raise RuntimeError("it broke")
-        yield pipes.Stepped(job, 1, 1, 0, 1, 1) if job in self.jobs else pipes.Put(job, SlotRef(0, 1), (), 0, 1)
+        yield pipes.Stepped(job, 1, 1, 0, 1, 1) if job in self.jobs else pipes.Finished(job, SlotRef(0, 1), (), 0, 1)
 
 
 class BusyStage(FakeStage):
@@ -280,7 +280,7 @@ class BusyStage(FakeStage):
         self.jobs += [run.job] * 9
 
     def step(self) -> Iterator[pipes.Report]:
-        self.beacon.beat(Doing.BUSY, self.jobs[0])
+        self.board.beat(Doing.BUSY, self.jobs[0])
         yield from super().step()
 
 
@@ -319,7 +319,7 @@ def stage(spec: StageSpec) -> Iterator[FakeStage]:
     board = Board(3)
     region = Region.create("test", layout.nbytes)
     view = View(region.fd, layout, spec.number)
-    fake = FakeStage(spec, view, Beacon(board.region, spec.number))
+    fake = FakeStage(spec, view, BoardWriter(board.region, spec.number))
     fake.load()
     yield fake
     view.close()
@@ -339,7 +339,7 @@ def play(stage: Stage, *batches: list[pipes.ToStage]) -> str:
 
 def test_a_stage_of_a_group_works_only_while_it_holds_the_lease(stage: FakeStage) -> None:
     assert stage.spec.takes_turns
-    assert play(stage, [job(1)], [], [pipes.Grant()], [], []) == "| | | Stepped | Put Yielded |"
+    assert play(stage, [job(1)], [], [pipes.Grant()], [], []) == "| | | Stepped | Finished Yielded |"
 
 
 def test_a_stage_without_a_turn_waits_for_messages_although_it_has_work(stage: FakeStage) -> None:
@@ -350,13 +350,13 @@ def test_a_stage_without_a_turn_waits_for_messages_although_it_has_work(stage: F
 
 def test_a_lease_that_is_asked_back_is_let_go_before_the_next_unit_of_work(stage: FakeStage) -> None:
     said = play(stage, [job(1), pipes.Grant()], [pipes.AskBack()], [], [pipes.Grant()], [])
-    assert said == "| Stepped | Yielded | | Put Yielded |"
+    assert said == "| Stepped | Yielded | | Finished Yielded |"
 
 
 def test_a_lease_is_good_for_one_unit_of_work_even_if_asked_back_at_once(stage: FakeStage) -> None:
     """Or else two that ask each other back would do nothing but that."""
     both: list[pipes.ToStage] = [pipes.Grant(), pipes.AskBack()]
-    assert play(stage, [job(1)], both, [], both, []) == "| | Stepped Yielded | | Put Yielded |"
+    assert play(stage, [job(1)], both, [], both, []) == "| | Stepped Yielded | | Finished Yielded |"
 
 
 def test_a_lease_is_not_let_go_while_what_a_broken_unit_left_may_compute(stage: FakeStage) -> None:
@@ -367,7 +367,7 @@ def test_a_lease_is_not_let_go_while_what_a_broken_unit_left_may_compute(stage: 
 
 def test_a_lease_is_let_go_once(stage: FakeStage) -> None:
     said = play(stage, [job(1), pipes.Grant()], [], [pipes.AskBack()], [pipes.AskBack()], [])
-    assert said == "| Stepped | Put Yielded | | |"
+    assert said == "| Stepped | Finished Yielded | | |"
 
 
 def test_who_watches_the_board_sees_that_there_is_nothing_left_to_do(spec: StageSpec) -> None:
@@ -375,7 +375,7 @@ def test_who_watches_the_board_sees_that_there_is_nothing_left_to_do(spec: Stage
     board = Board(3)
     region = Region.create("test", layout.nbytes)
     view = View(region.fd, layout, spec.number)
-    busy = BusyStage(spec, view, Beacon(board.region, spec.number))
+    busy = BusyStage(spec, view, BoardWriter(board.region, spec.number))
     busy.load()
     play(busy, [job(1), pipes.Grant()], [])
     assert board.read(spec.number).doing is Doing.BUSY

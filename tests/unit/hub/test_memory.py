@@ -2,7 +2,7 @@
 
 import os
 
-from orchestrator.hub.process_memory import Scale, Weight
+from orchestrator.hub.process_memory import Memory, ProcessMemory
 
 
 class Counted:
@@ -12,30 +12,30 @@ class Counted:
         self.now = 0.0
         self.looks = 0
 
-    def read(self, pid: int) -> Weight:
+    def read(self, pid: int) -> Memory:
         self.now += 0.1
         self.looks += 1
-        return Weight(self.looks, pid)
+        return Memory(self.looks, pid)
 
 
 def test_a_process_is_weighed_again_only_after_fifty_times_what_it_cost() -> None:
     counted = Counted()
-    scale = Scale(counted.read, lambda: counted.now)
-    assert scale.weigh(7) == scale.weigh(7) == Weight(1, 7)
+    scale = ProcessMemory(counted.read, lambda: counted.now)
+    assert scale.sample(7) == scale.sample(7) == Memory(1, 7)
     counted.now += 4.9
-    assert scale.weigh(7) == Weight(1, 7)
+    assert scale.sample(7) == Memory(1, 7)
     counted.now += 0.2
-    assert scale.weigh(7) == Weight(2, 7)
+    assert scale.sample(7) == Memory(2, 7)
 
 
 def test_each_process_has_a_weight_of_its_own() -> None:
     counted = Counted()
-    scale = Scale(counted.read, lambda: counted.now)
-    assert [scale.weigh(pid).pss for pid in (7, 8, 7)] == [7, 8, 7]
+    scale = ProcessMemory(counted.read, lambda: counted.now)
+    assert [scale.sample(pid).pss for pid in (7, 8, 7)] == [7, 8, 7]
     assert counted.looks == 2
 
 
 def test_it_weighs_real_processes_and_none_that_are_gone() -> None:
-    mine = Scale().weigh(os.getpid())
+    mine = ProcessMemory().sample(os.getpid())
     assert mine.rss >= mine.pss > 1 << 20
-    assert Scale().weigh(1 << 30) == Weight(0, 0)
+    assert ProcessMemory().sample(1 << 30) == Memory(0, 0)

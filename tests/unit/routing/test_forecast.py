@@ -15,7 +15,7 @@ from stages.core import wire
 from stages.core.costs import CostCurves
 from stages.core.errors import DeadlineInfeasible
 from stages.core.model import ModelCard
-from stages.core.order import DOUBT, ORDERS, Claim, Order
+from stages.core.order import ESTIMATE_MARGIN, ORDERS, Order, SchedulingKey
 from stages.core.wire import KINDS, Kind
 from tests.unit.cards import CARD, DISTILLED
 
@@ -61,12 +61,12 @@ class Jobs:
         """A prompt submitted `age` seconds ago, with a deadline in so many seconds; its jobs."""
         prompt = Prompt(b"client", f"{len(self.all)}", False, 0, NOW)
         submitted = NOW - int(age * SECOND)
-        claim = Claim(submitted / 1e9, priority, None if deadline is None else NOW / 1e9 + deadline)
+        scheduling_key = SchedulingKey(submitted / 1e9, priority, None if deadline is None else NOW / 1e9 + deadline)
         made = []
         for index, request in enumerate(requests(steps, n, guidance_scale)):
             evaluations, rows = request.evaluations(self.card), self.card.rows(guidance_scale)
             number = len(self.all) + 1
-            made.append(Job(number, prompt, index, request, evaluations, rows, submitted, claim))
+            made.append(Job(number, prompt, index, request, evaluations, rows, submitted, scheduling_key))
             self.all.append(made[-1])
         return made
 
@@ -128,7 +128,7 @@ def test_nothing_is_told_before_everything_was_seen(jobs: Jobs) -> None:
     assert told.first_done(pending(told, jobs.all)) is None
     assert told.lateness(job, NOW) == -math.inf
     asked = requests(9)
-    assert told.fit(asked, job.claim, None, pending(told, jobs.all), NOW) == asked
+    assert told.fit(asked, job.scheduling_key, None, pending(told, jobs.all), NOW) == asked
 
 
 def test_eta_is_the_work_of_all_that_go_before_and_its_own(jobs: Jobs) -> None:
@@ -221,9 +221,11 @@ def test_what_goes_before_counts_by_the_pace_at_which_work_gets_done(jobs: Jobs)
         told.learn("unet", 10 * SECOND, NOW + number * 5 * SECOND, 9, rows=2)
     job, mine = jobs.one(3, age=1), jobs.one(1)
     assert told.eta(mine, pending(told, jobs.all), NOW) == pytest.approx(0.5 * own(3) + own(1))
-    claim = Claim(NOW / 1e9, 0, NOW / 1e9 + (1 + DOUBT) * 0.5 * (own(3) + own(1)) + own(2) + 0.01)
-    assert told.fit(requests(2), claim, None, pending(told, jobs.all), NOW) == requests(2)
-    assert job.claim.submitted < mine.claim.submitted
+    scheduling_key = SchedulingKey(
+        NOW / 1e9, 0, NOW / 1e9 + (1 + ESTIMATE_MARGIN) * 0.5 * (own(3) + own(1)) + own(2) + 0.01
+    )
+    assert told.fit(requests(2), scheduling_key, None, pending(told, jobs.all), NOW) == requests(2)
+    assert job.scheduling_key.submitted < mine.scheduling_key.submitted
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -266,11 +268,11 @@ def test_lateness_is_by_how_much_the_deadline_would_be_missed(jobs: Jobs) -> Non
 
 def fit(jobs: Jobs, asked: list[Request], deadline: float | None, min_steps: int | None = None) -> list[int]:
     """The steps of what was taken in."""
-    claim = Claim(NOW / 1e9, 0, None if deadline is None else NOW / 1e9 + deadline)
+    scheduling_key = SchedulingKey(NOW / 1e9, 0, None if deadline is None else NOW / 1e9 + deadline)
     told = forecast()
-    taken = told.fit(asked, claim, min_steps, pending(told, jobs.all), NOW)
-    assert [(r.seed, r.prompt) for r in taken] == [(r.seed, r.prompt) for r in asked]
-    return [request.steps for request in taken]
+    started = told.fit(asked, scheduling_key, min_steps, pending(told, jobs.all), NOW)
+    assert [(r.seed, r.prompt) for r in started] == [(r.seed, r.prompt) for r in asked]
+    return [request.steps for request in started]
 
 
 def test_what_can_be_in_time_is_taken_as_it_is(jobs: Jobs) -> None:
@@ -283,11 +285,13 @@ def test_what_cannot_is_refused_and_told_the_earliest_time(jobs: Jobs) -> None:
     jobs.one(2)
     with pytest.raises(DeadlineInfeasible, match=r"may take 70.4 s, and 50 s are allowed") as caught:
         fit(jobs, requests(4), 50.0)
-    assert caught.value.retry_after_s == pytest.approx((1 + DOUBT) * own(2) + own(4) - 50)
+    assert caught.value.retry_after_s == pytest.approx((1 + ESTIMATE_MARGIN) * own(2) + own(4) - 50)
     assert caught.value.retryable
 
 
-@pytest.mark.parametrize(("order", "share"), [("shortest", 0.6), ("deadline", 0.6), ("fair", 0.6), ("arrival", DOUBT)])
+@pytest.mark.parametrize(
+    ("order", "share"), [("shortest", 0.6), ("deadline", 0.6), ("fair", 0.6), ("arrival", ESTIMATE_MARGIN)]
+)
 def test_a_promise_leaves_room_for_those_who_come_later_and_go_before(order: Order, share: float, jobs: Jobs) -> None:
     """For so much of what goes before it now; where nobody goes before who comes later, for errors alone."""
     for age in (2, 1):
@@ -296,8 +300,8 @@ def test_a_promise_leaves_room_for_those_who_come_later_and_go_before(order: Ord
     ahead = 2 * own(2)
 
     def answer(deadline: float) -> list[Request]:
-        claim = Claim(NOW / 1e9, 0, NOW / 1e9 + deadline)
-        return told.fit(requests(4), claim, None, pending(told, jobs.all), NOW)
+        scheduling_key = SchedulingKey(NOW / 1e9, 0, NOW / 1e9 + deadline)
+        return told.fit(requests(4), scheduling_key, None, pending(told, jobs.all), NOW)
 
     earliest = (1 + share) * ahead + own(4)
     assert answer(earliest + 0.01) == requests(4)
@@ -311,7 +315,7 @@ def test_what_was_promised_holds_while_not_more_than_that_overtakes(jobs: Jobs) 
     for _ in range(5):
         jobs.one(2, age=1)
     deadline = 1.6 * 5 * own(2) + own(4) + 0.01
-    assert told.fit(requests(4), Claim(NOW / 1e9, 0, NOW / 1e9 + deadline), None, pending(told, jobs.all), NOW)
+    assert told.fit(requests(4), SchedulingKey(NOW / 1e9, 0, NOW / 1e9 + deadline), None, pending(told, jobs.all), NOW)
     mine = jobs.one(4, deadline=deadline)
     for _ in range(3):
         jobs.one(2)
@@ -333,24 +337,24 @@ def test_what_takes_too_long_by_itself_is_not_told_to_come_again(jobs: Jobs) -> 
 
 def test_who_goes_behind_does_not_count_against_a_deadline(jobs: Jobs) -> None:
     jobs.one(50)
-    claim = Claim(NOW / 1e9, 0, NOW / 1e9 + own(1) + 1)
+    scheduling_key = SchedulingKey(NOW / 1e9, 0, NOW / 1e9 + own(1) + 1)
     told = forecast("shortest")
-    assert len(told.fit(requests(1), claim, None, pending(told, jobs.all), NOW)) == 1
+    assert len(told.fit(requests(1), scheduling_key, None, pending(told, jobs.all), NOW)) == 1
     told = forecast("arrival")
     with pytest.raises(DeadlineInfeasible):
-        told.fit(requests(1), claim, None, pending(told, jobs.all), NOW)
+        told.fit(requests(1), scheduling_key, None, pending(told, jobs.all), NOW)
 
 
 def urgent(order: Order, jobs: Jobs, priority: int = 0, min_steps: int | None = None) -> list[int]:
     """The steps of a prompt of 4 that is wanted as soon as it can be, whatever waits."""
-    claim = Claim(NOW / 1e9, priority, NOW / 1e9 + own(4) + 1)
+    scheduling_key = SchedulingKey(NOW / 1e9, priority, NOW / 1e9 + own(4) + 1)
     told = forecast(order)
-    return [request.steps for request in told.fit(requests(4), claim, min_steps, pending(told, jobs.all), NOW)]
+    return [request.steps for request in told.fit(requests(4), scheduling_key, min_steps, pending(told, jobs.all), NOW)]
 
 
 @pytest.mark.parametrize("order", ["deadline", "shortest"])
 def test_what_would_make_others_break_their_promise_is_refused(order: Order, jobs: Jobs) -> None:
-    jobs.one(6, deadline=(1 + DOUBT) * own(6) + own(4) - 3.0)
+    jobs.one(6, deadline=(1 + ESTIMATE_MARGIN) * own(6) + own(4) - 3.0)
     with pytest.raises(DeadlineInfeasible, match=r"make others late by 3 s that were accepted") as caught:
         urgent(order, jobs)
     assert caught.value.retry_after_s == pytest.approx(3.0)
@@ -358,14 +362,14 @@ def test_what_would_make_others_break_their_promise_is_refused(order: Order, job
 
 
 def test_those_with_time_to_spare_those_late_anyway_and_those_of_no_deadline_can_be_overtaken(jobs: Jobs) -> None:
-    jobs.one(6, deadline=(1 + DOUBT) * own(6) + own(4) + 1.0)
+    jobs.one(6, deadline=(1 + ESTIMATE_MARGIN) * own(6) + own(4) + 1.0)
     jobs.one(50)
     jobs.one(7, deadline=own(7) - 1.0)
     assert urgent("deadline", jobs) == [4]
 
 
 def test_who_has_priority_may_break_the_promises_of_others(jobs: Jobs) -> None:
-    jobs.one(6, deadline=(1 + DOUBT) * own(6) + 1.0)
+    jobs.one(6, deadline=(1 + ESTIMATE_MARGIN) * own(6) + 1.0)
     assert urgent("deadline", jobs, priority=1) == [4]
     with pytest.raises(DeadlineInfeasible):
         urgent("deadline", jobs)
@@ -400,17 +404,17 @@ def test_whatever_is_accepted_is_done_in_time_in_the_order_in_which_it_goes(
 ) -> None:
     jobs, told = Jobs(), forecast(order)
     for steps, patience in asked:
-        claim = Claim(NOW / 1e9, 0, NOW / 1e9 + patience * own(steps))
+        scheduling_key = SchedulingKey(NOW / 1e9, 0, NOW / 1e9 + patience * own(steps))
         try:
-            told.fit(requests(steps), claim, None, pending(told, jobs.all), NOW)
+            told.fit(requests(steps), scheduling_key, None, pending(told, jobs.all), NOW)
         except DeadlineInfeasible:
             continue
         jobs.one(steps, deadline=patience * own(steps))
     done = 0.0
     for job in sorted(jobs.all, key=lambda job: told.rank(job, NOW)[0]):
         done += told.left(job)
-        assert job.claim.deadline is not None
-        assert NOW / 1e9 + done <= job.claim.deadline + 1e-6
+        assert job.scheduling_key.deadline is not None
+        assert NOW / 1e9 + done <= job.scheduling_key.deadline + 1e-6
 
 
 @given(
@@ -428,7 +432,7 @@ def test_what_is_taken_in_is_in_time_and_what_is_refused_could_not_be(
     for each in before:
         jobs.one(each, age=1)
     step_s = 10 if guidance > 1 else 5
-    ahead = (1 + DOUBT) * sum(own(each) for each in before)
+    ahead = (1 + ESTIMATE_MARGIN) * sum(own(each) for each in before)
 
     def takes(count: int) -> float:
         return ahead + n * (4 + step_s * count)
@@ -436,13 +440,13 @@ def test_what_is_taken_in_is_in_time_and_what_is_refused_could_not_be(
     least = min(steps if min_steps is None else min_steps, steps)
     refused: DeadlineInfeasible | None = None
     try:
-        [taken] = {*fit(jobs, requests(steps, n, guidance), deadline, least if min_steps else None)}
+        [started] = {*fit(jobs, requests(steps, n, guidance), deadline, least if min_steps else None)}
     except DeadlineInfeasible as error:
         refused = error
     if refused is None:
-        assert least <= taken <= steps
-        assert takes(taken) <= deadline + 1e-6
-        assert taken == steps or takes(taken + 1) > deadline - 1e-6, "it could have had a step more"
+        assert least <= started <= steps
+        assert takes(started) <= deadline + 1e-6
+        assert started == steps or takes(started + 1) > deadline - 1e-6, "it could have had a step more"
     else:
         assert takes(least) > deadline - 1e-6
         in_time_later = takes(steps) - ahead <= deadline

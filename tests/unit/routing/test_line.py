@@ -10,7 +10,7 @@ from orchestrator.routing.jobs import Job, Prompt
 from orchestrator.routing.line import RERANK_NS, Line, Pending
 from orchestrator.routing.request import resolve
 from stages.core import wire
-from stages.core.order import Claim, Key
+from stages.core.order import Rank, SchedulingKey
 from tests.unit.cards import CARD
 
 PROMPT = Prompt(b"client", "a", False, 0, 0)
@@ -18,7 +18,7 @@ PROMPT = Prompt(b"client", "a", False, 0, 0)
 
 
 def job(number: int, deadline: float | None = None, priority: int = 0) -> Job:
-    return Job(number, PROMPT, 0, REQUEST, 1, 1, 0, Claim(0.0, priority, deadline))
+    return Job(number, PROMPT, 0, REQUEST, 1, 1, 0, SchedulingKey(0.0, priority, deadline))
 
 
 @dataclass
@@ -28,7 +28,7 @@ class Ranks:
     figures: dict[int, tuple[float, float]] = field(default_factory=dict)
     asked: int = 0
 
-    def __call__(self, job: Job, now_ns: int) -> tuple[Key, float]:
+    def __call__(self, job: Job, now_ns: int) -> tuple[Rank, float]:
         self.asked += 1
         rank, left = self.figures[job.number]
         return (rank, job.number), left
@@ -76,8 +76,8 @@ def test_a_line_answers_as_a_look_at_every_job_would(
     done = 0.0
     for each in expected:
         own = ranks(each, 0)[1]
-        if each not in before and each.claim.deadline is not None and each.claim.priority >= priority:
-            promised.append((done, own, each.claim.deadline))
+        if each not in before and each.scheduling_key.deadline is not None and each.scheduling_key.priority >= priority:
+            promised.append((done, own, each.scheduling_key.deadline))
         done += own
     assert [tuple(row) for row in zip(*lines.after(mine, priority), strict=True)] == promised
     for each in left:
@@ -86,7 +86,7 @@ def test_a_line_answers_as_a_look_at_every_job_would(
     assert late == {
         each.number
         for each in lines.waiting
-        if each.claim.deadline is not None and 30.0 + ranks(each, 0)[1] > each.claim.deadline
+        if each.scheduling_key.deadline is not None and 30.0 + ranks(each, 0)[1] > each.scheduling_key.deadline
     }
 
 

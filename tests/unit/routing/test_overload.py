@@ -1,4 +1,4 @@
-"""Estimates, and deadlines under overload, on paper: the real router, on simulated processes and time."""
+"""Estimates, and deadlines under overload, in simulation: the real router, on simulated processes and time."""
 
 import random
 from functools import cache
@@ -64,13 +64,13 @@ class Outcome(msgspec.Struct):
 @cache
 def overload(order: str, seed: int) -> Outcome:
     """A Poisson load with deadlines, after a burst without, from which the server learns its costs."""
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     rate = OVERLOAD * capacity() / fmean((work("long"), *[work("short")] * 4))
     load = [arrival(number, "long" if number % 5 == 0 else "short", 0.0) for number in range(BEFORE)]
     at_s = began_s = 2 * BEFORE * alone("long")
     for number in range(BEFORE, BEFORE + JOBS):
-        at_s += dice.expovariate(rate)
-        kind = "long" if dice.random() < 0.2 else "short"
+        at_s += rng.expovariate(rate)
+        kind = "long" if rng.random() < 0.2 else "short"
         load.append(arrival(number, kind, at_s, PATIENCE * alone(kind)))
     records = play(order, load)[BEFORE:]
     done = [record for record in records if record.code is None]

@@ -591,9 +591,9 @@ def test_what_is_said_of_jobs_that_a_stage_does_not_have_is_ignored(fleet: Fleet
     bring_to("in unet", fleet)
     run = fleet.processes[UNET].held[0]
     said: list[Callable[[int], pipes.Report]] = [
-        lambda job: pipes.Took(job, 0),
+        lambda job: pipes.Started(job, 0),
         lambda job: pipes.Stepped(job, 1, 3, 0, 1, 1),
-        lambda job: pipes.Put(job, run.output, (3,), 0, 1),
+        lambda job: pipes.Finished(job, run.output, (3,), 0, 1),
         lambda job: pipes.Fault(job, "stage_fault", "it broke"),
         lambda job: pipes.Dropped(job),
     ]
@@ -645,7 +645,7 @@ def test_a_picture_that_was_never_sealed_does_not_end_the_hub(fleet: Fleet) -> N
     bring_to("in vae", fleet)
     fleet.take(VAE)
     run = fleet.processes[VAE].held.pop()
-    fleet.report(VAE, pipes.Put(run.job, run.output, (3,), 0, 1))
+    fleet.report(VAE, pipes.Finished(run.job, run.output, (3,), 0, 1))
     fleet.settle()
     assert fleet.pictures("a") == [picture("a")]
     assert fleet.all_free()

@@ -5,12 +5,12 @@ from itertools import count
 
 import pytest
 
-from orchestrator.plan import OVERTAKERS
+from orchestrator.plan import PREEMPTION_SLOTS
 from orchestrator.routing import line
-from orchestrator.routing.router import REMIND_NS, REMIND_PAUSE_NS, REMINDED_AT_ONCE, ToStage
+from orchestrator.routing.router import WAITING_AT_ONCE, WAITING_EVERY_NS, WAITING_PAUSE_NS, ToStage
 from stages.core import pipes, wire
 from stages.core.config import Config, PipelineConfig, StageConfig
-from stages.core.order import DOUBT, Order, Ranking
+from stages.core.order import ESTIMATE_MARGIN, Order, Ranking
 from tests.unit.fleet import CLIENT, STAGES, TEXT, TICK, UNET, VAE, Fleet, picture
 
 SECOND = 1_000_000_000
@@ -36,8 +36,8 @@ class Onlooker(Fleet):
             self.router.previewed(VAE, pipes.PreviewDrawn(job, step, f"{job}@{step}".encode()), self.tick())
         )
 
-    def remind(self) -> list[wire.HubMessage]:
-        return self._perform(self.router.remind(self.tick()))
+    def send_waiting(self) -> list[wire.HubMessage]:
+        return self._perform(self.router.send_waiting(self.tick()))
 
     def previews(self, id: str) -> list[tuple[int, int, bytes | None]]:
         """Index, step and bytes of all that were shown."""
@@ -89,7 +89,7 @@ def test_what_cannot_be_in_time_is_refused_at_once_and_told_when_to_come_again(f
     [refused] = fleet.submit("b", steps=2, deadline_s=float(own(2) + 10))
     assert isinstance(refused, wire.Failed)
     assert (refused.code, refused.retryable) == ("deadline_infeasible", True)
-    assert refused.retry_after_s == pytest.approx((1 + DOUBT) * own(3) - 10)
+    assert refused.retry_after_s == pytest.approx((1 + ESTIMATE_MARGIN) * own(3) - 10)
     fleet.settle()
     assert fleet.ends("a") == ["done"]
     assert fleet.all_free()
@@ -145,9 +145,9 @@ def test_what_waits_and_cannot_be_in_time_any_more_fails_and_frees_everything(
     waits = sum(own(1) for number in range(40)) + images * own(1)
     assert isinstance(fleet.submit("late", n=images, steps=1, deadline_s=float(waits))[0], wire.Accepted)
     fleet.now_ns += int((waits - own(1)) * SECOND) - 10 * TICK
-    assert not any(isinstance(message, wire.Failed) for message in fleet.remind())
+    assert not any(isinstance(message, wire.Failed) for message in fleet.send_waiting())
     fleet.now_ns += 20 * TICK
-    failed = [message for message in fleet.remind() if isinstance(message, wire.Failed)]
+    failed = [message for message in fleet.send_waiting() if isinstance(message, wire.Failed)]
     assert [(message.id, message.code, message.retryable) for message in failed] == [
         ("late", "deadline_infeasible", True)
     ]
@@ -167,7 +167,7 @@ def test_a_prompt_of_several_images_fails_as_a_whole_while_one_is_in_work(fleet:
     fleet.submit("late", n=3, steps=1, deadline_s=deadline)
     fleet.take(TEXT)
     fleet.now_ns += int((deadline - own(1) + 0.1) * SECOND)
-    fleet.remind()
+    fleet.send_waiting()
     assert fleet.ends("late") == ["deadline_infeasible"]
     assert len(fleet.processes[TEXT].drops) == 2, "the third one waited"
     fleet.settle()
@@ -179,7 +179,7 @@ def test_what_has_begun_is_not_given_up(fleet: Onlooker) -> None:
     fleet.submit("a", "a", steps=2, deadline_s=float(own(2) + 1))
     fleet.work(TEXT)
     fleet.now_ns += 100 * SECOND
-    fleet.remind()
+    fleet.send_waiting()
     fleet.settle()
     assert fleet.pictures("a") == [picture("a", steps=2)]
 
@@ -218,43 +218,43 @@ def test_before_anything_ran_nobody_knows_when_there_will_be_room() -> None:
 def test_a_client_that_has_heard_nothing_for_a_second_is_told_that_it_waits(fleet: Onlooker) -> None:
     fleet.kill(TEXT)
     fleet.submit("a", steps=1)
-    fleet.now_ns += REMIND_NS // 2
+    fleet.now_ns += WAITING_EVERY_NS // 2
     fleet.submit("b", steps=2)
-    assert fleet.remind() == []
-    fleet.now_ns += REMIND_NS // 2
-    assert fleet.remind() == [wire.Waiting(id="a", position=0, eta_s=own(1))]
-    assert fleet.remind() == []
-    fleet.now_ns += REMIND_NS // 2
-    assert fleet.remind() == [wire.Waiting(id="b", position=1, eta_s=own(1) + own(2))]
-    fleet.now_ns += REMIND_NS
-    assert [message.id for message in fleet.remind()] == ["a", "b"]  # type: ignore[union-attr]
+    assert fleet.send_waiting() == []
+    fleet.now_ns += WAITING_EVERY_NS // 2
+    assert fleet.send_waiting() == [wire.Waiting(id="a", position=0, eta_s=own(1))]
+    assert fleet.send_waiting() == []
+    fleet.now_ns += WAITING_EVERY_NS // 2
+    assert fleet.send_waiting() == [wire.Waiting(id="b", position=1, eta_s=own(1) + own(2))]
+    fleet.now_ns += WAITING_EVERY_NS
+    assert [message.id for message in fleet.send_waiting()] == ["a", "b"]  # type: ignore[union-attr]
 
 
 def test_where_very_many_wait_their_clients_are_told_in_turn() -> None:
     fleet = paced(Onlooker(configured("arrival", queue_limit=1000)))
     fleet.kill(TEXT)
-    for number in range(3 * REMINDED_AT_ONCE):
+    for number in range(3 * WAITING_AT_ONCE):
         fleet.submit(str(number), steps=1)
-    fleet.now_ns += REMIND_NS
+    fleet.now_ns += WAITING_EVERY_NS
     told = []
     for _ in range(3):
-        reminder_ns = fleet.router.reminder_ns
-        assert reminder_ns is not None
-        assert reminder_ns >= fleet.now_ns + REMIND_PAUSE_NS or not told, "a pause between any two"
-        fleet.now_ns = max(fleet.now_ns, reminder_ns)
-        told.append([message.id for message in fleet.remind() if isinstance(message, wire.Waiting)])
-    assert [len(ids) for ids in told] == [REMINDED_AT_ONCE] * 3
-    assert [id for ids in told for id in ids] == [str(number) for number in range(3 * REMINDED_AT_ONCE)]
-    assert REMINDED_AT_ONCE * SECOND / REMIND_PAUSE_NS <= 500, "messages a second"
+        waiting_due_ns = fleet.router.waiting_due_ns
+        assert waiting_due_ns is not None
+        assert waiting_due_ns >= fleet.now_ns + WAITING_PAUSE_NS or not told, "a pause between any two"
+        fleet.now_ns = max(fleet.now_ns, waiting_due_ns)
+        told.append([message.id for message in fleet.send_waiting() if isinstance(message, wire.Waiting)])
+    assert [len(ids) for ids in told] == [WAITING_AT_ONCE] * 3
+    assert [id for ids in told for id in ids] == [str(number) for number in range(3 * WAITING_AT_ONCE)]
+    assert WAITING_AT_ONCE * SECOND / WAITING_PAUSE_NS <= 500, "messages a second"
     fleet.close()
 
 
 def test_nobody_has_to_be_told_where_nobody_waits(fleet: Onlooker) -> None:
-    assert fleet.router.reminder_ns is None
+    assert fleet.router.waiting_due_ns is None
     fleet.submit("a")
-    assert fleet.router.reminder_ns == fleet.now_ns + REMIND_NS
+    assert fleet.router.waiting_due_ns == fleet.now_ns + WAITING_EVERY_NS
     fleet.settle()
-    assert fleet.router.reminder_ns is None
+    assert fleet.router.waiting_due_ns is None
 
 
 @pytest.mark.parametrize("order", ["shortest", "deadline"])
@@ -288,11 +288,11 @@ def test_progress_is_as_good_as_a_word(fleet: Onlooker) -> None:
     fleet.submit("a", steps=3)
     fleet.work(TEXT)
     fleet.take(UNET)
-    fleet.now_ns += REMIND_NS - 10 * TICK
+    fleet.now_ns += WAITING_EVERY_NS - 10 * TICK
     fleet.step(UNET)  # takes ten seconds, and tells of it at their end
-    assert fleet.remind() == []
-    fleet.now_ns += REMIND_NS
-    assert fleet.remind() == [wire.Waiting(id="a", position=0, eta_s=own(2) - 1)]
+    assert fleet.send_waiting() == []
+    fleet.now_ns += WAITING_EVERY_NS
+    assert fleet.send_waiting() == [wire.Waiting(id="a", position=0, eta_s=own(2) - 1)]
 
 
 def test_a_client_that_is_gone_loses_what_waits_and_nobody_else_does(fleet: Onlooker) -> None:
@@ -300,17 +300,17 @@ def test_a_client_that_is_gone_loses_what_waits_and_nobody_else_does(fleet: Onlo
     for client in (CLIENT, OTHER):
         for id in "ab":
             fleet.submit(id, id, client)
-    fleet.now_ns += REMIND_NS
+    fleet.now_ns += WAITING_EVERY_NS
     fleet.answers.clear()
-    fleet.remind()
+    fleet.send_waiting()
     assert {(answer.client, answer.message.id) for answer in fleet.answers} == {  # type: ignore[union-attr]
         (client, id) for client in (CLIENT, OTHER) for id in "ab"
     }
     assert fleet.client_gone(CLIENT) == []  # what the hub does when it cannot say it
     assert fleet.router.waiting == 2
-    fleet.now_ns += REMIND_NS
+    fleet.now_ns += WAITING_EVERY_NS
     fleet.answers.clear()
-    fleet.remind()
+    fleet.send_waiting()
     assert {answer.client for answer in fleet.answers} == {OTHER}
     fleet.serve(TEXT)
     fleet.settle()
@@ -326,7 +326,7 @@ def test_stages_are_told_before_clients(fleet: Onlooker) -> None:
     run = fleet.processes[TEXT].held[0]
     fleet.processes[TEXT].view.write(run.output)[:3] = 1
     fleet.processes[TEXT].view.seal(run.output, 3)
-    actions = fleet.router.report(TEXT, pipes.Put(run.job, run.output, (3,), 0, 1), fleet.tick())
+    actions = fleet.router.report(TEXT, pipes.Finished(run.job, run.output, (3,), 0, 1), fleet.tick())
     assert {isinstance(action, ToStage) for action in actions} == {True, False}
     assert [isinstance(action, ToStage) for action in actions] == sorted(
         (isinstance(action, ToStage) for action in actions), reverse=True
@@ -531,7 +531,7 @@ def test_a_job_that_does_not_go_before_all_there_waits_outside(steps: int, short
 
 def test_no_more_overtake_than_there_are_slots_for(shortest: Onlooker) -> None:
     """Each of them goes before all that came before it."""
-    most = shortest.plan.depths["unet"] + OVERTAKERS
+    most = shortest.plan.depths["unet"] + PREEMPTION_SLOTS
     for number in range(most + 3):
         shortest.submit(str(number), str(number), steps=60 - number)
         if shortest.jobs(TEXT):

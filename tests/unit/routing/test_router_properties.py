@@ -141,9 +141,9 @@ class RouterMachine(RuleBasedStateMachine):
     @invariant()
     def a_slot_is_free_or_somebody_s(self) -> None:
         """No more slots are taken than living jobs can hold: two each, one while in the text stage."""
-        taken = sum(pool.count - self.fleet.arena.free_slots(pool.name) for pool in self.fleet.plan.pools)
+        started = sum(pool.count - self.fleet.arena.free_slots(pool.name) for pool in self.fleet.plan.pools)
         living = sum(self.fleet.router.prompt_of(job) is not None for job in range(1, 1 + 3 * len(self.prompts)))
-        assert taken <= 2 * living
+        assert started <= 2 * living
 
     def teardown(self) -> None:
         for name, process in self.fleet.processes.items():

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from stages.core.arena import SlotRef
-from stages.core.board import Beacon, Board
+from stages.core.board import Board, BoardWriter
 from stages.core.checkpoint import Checkpoint
 from stages.core.pipes import DrawPreview, PreviewDrawn, RunVae
 from stages.vae import decoder
@@ -49,7 +49,7 @@ class FakeForward:
 class FakeRuntime:
     """As stages.runtime.Runtime."""
 
-    def __init__(self, spec: object, beacon: object) -> None:
+    def __init__(self, spec: object, board: object) -> None:
         pass
 
     def ranks(self, part: str) -> dict[str, int]:
@@ -71,7 +71,7 @@ def stage(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Iterator[VaeStage]:
     monkeypatch.setattr(decoder, "Runtime", FakeRuntime)
     monkeypatch.setattr(decoder, "read_card", lambda folder: CARD)
     board = Board(3)
-    made = VaeStage(fleet.plan.stages[2], fleet.processes["vae-0"].view, Beacon(board.region, 2))
+    made = VaeStage(fleet.plan.stages[2], fleet.processes["vae-0"].view, BoardWriter(board.region, 2))
     made.load()
     yield made
     board.close()

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from orchestrator.plan import plan
 from stages.core import pipes
 from stages.core.arena import Arena, Layout, PoolSpec, SlotRef, View
-from stages.core.board import Beacon, Board, Doing
+from stages.core.board import Board, BoardWriter, Doing
 from stages.core.checkpoint import Checkpoint
 from stages.core.config import Config, ModelConfig, PipelineConfig, StageConfig
 from stages.core.errors import BadOutput, ModelError
 from stages.core.model import TOKENS, ModelCard
-from stages.core.order import Claim, Order
+from stages.core.order import Order, SchedulingKey
 from stages.unet import engine, schedules
 from stages.unet.engine import UnetStage
 from stages.unet.noise import TorchGenerator
@@ -45,7 +45,7 @@ class Log:
 
     forwards: list[list[int]] = field(default_factory=list)
     """The job of each row, by forward."""
-    flying: int = 0
+    in_flight: int = 0
     most: int = 0
     """Forwards in flight at once, at most."""
     broken: set[int] = field(default_factory=set)
@@ -90,13 +90,13 @@ class FakeForward:
         assert self.started is None, "started twice"
         self.started = self.jobs()
         LOG.forwards.append(self.started)
-        LOG.flying += 1
-        LOG.most = max(LOG.most, LOG.flying)
+        LOG.in_flight += 1
+        LOG.most = max(LOG.most, LOG.in_flight)
 
     def finish(self) -> bool:
         assert self.started is not None
         started, self.started = self.started, None
-        LOG.flying -= 1
+        LOG.in_flight -= 1
         timesteps = np.broadcast_to(self.bound["timestep"], len(started))
         output = self.bound["out_sample"]
         for row, job in enumerate(started):
@@ -121,7 +121,7 @@ class FakeRuntime:
 
     scalar_timestep = False
 
-    def __init__(self, spec: object, beacon: object) -> None:
+    def __init__(self, spec: object, board: object) -> None:
         pass
 
     def ranks(self, part: str) -> dict[str, int]:
@@ -150,7 +150,7 @@ class Asked(msgspec.Struct, frozen=True):
     size: tuple[int, int] = SIZES[0]
     prompt: int = 0
     rescale: float = 0.0
-    claim: Claim = Claim(0.0)
+    scheduling_key: SchedulingKey = SchedulingKey(0.0)
 
 
 class Bench:
@@ -189,7 +189,7 @@ class Bench:
 
     def new_stage(self) -> UnetStage:
         LOG.__init__()  # type: ignore[misc]
-        stage = UnetStage(self.spec, self.view, Beacon(self.board.region, self.spec.number))
+        stage = UnetStage(self.spec, self.view, BoardWriter(self.board.region, self.spec.number))
         stage.load()
         LOG.forwards.clear()
         return stage
@@ -218,7 +218,7 @@ class Bench:
                 asked.schedule,
                 asked.seed,
                 asked.rescale,
-                asked.claim,
+                asked.scheduling_key,
             )
         )
 
@@ -237,7 +237,7 @@ class Bench:
             self.reports.append(report)
             assert report.job in self.runs, f"{report} of a job that has ended"
             match report:
-                case pipes.Put():
+                case pipes.Finished():
                     run = self.runs[report.job]
                     assert report.output == run.output
                     assert report.shape == CARD.latent_shape(run.width, run.height)
@@ -323,7 +323,7 @@ ASKED = st.builds(
     st.sampled_from([SIZES[0], SIZES[0], SIZES[1]]),
     st.integers(0, 2),
     st.sampled_from([0.0, 0.0, 0.7]),
-    st.builds(Claim, st.integers(0, 9).map(float), st.integers(0, 1), st.none() | st.integers(0, 9).map(float)),
+    st.builds(SchedulingKey, st.integers(0, 9).map(float), st.integers(0, 1), st.none() | st.integers(0, 9).map(float)),
 )
 
 
@@ -368,7 +368,7 @@ def test_every_job_ends_once_and_as_if_it_had_been_alone(
         bench.check_free_slots()
         if turn >= 12 and bench.stage.idle:
             break
-    assert LOG.flying == 0, "a forward was never awaited"
+    assert LOG.in_flight == 0, "a forward was never awaited"
     assert all(len(ends) == 1 for ends in bench.ends.values())
     shared = False
     for rows in LOG.forwards:
@@ -380,7 +380,9 @@ def test_every_job_ends_once_and_as_if_it_had_been_alone(
         [end] = bench.ends.get(job, ["never admitted"])
         gave_up = one.dropped is not None and one.dropped >= one.comes
         assert end in ({"fault"} if one.broken else {"put"}) | ({"dropped"} if gave_up else set())
-        assert bench.said(pipes.Took).count(job) == (1 if end != "dropped" or job in bench.said(pipes.Took) else 0)
+        assert bench.said(pipes.Started).count(job) == (
+            1 if end != "dropped" or job in bench.said(pipes.Started) else 0
+        )
         if end == "put":
             np.testing.assert_array_equal(bench.latents[job], alone(one.asked))
             steps = [r.step for r in bench.reports if isinstance(r, pipes.Stepped) and r.job == job]
@@ -459,7 +461,7 @@ def test_the_order_decides_who_has_the_next_step(
     one = bench(order=order)
     steps, deadlines = (4, 1, 5, 3), (None, None, 1e12, 2e12)
     for job in range(4):
-        one.admit(job, Asked(steps[job], seed=job, claim=Claim(job * 1e-9, 0, deadlines[job])))
+        one.admit(job, Asked(steps[job], seed=job, scheduling_key=SchedulingKey(job * 1e-9, 0, deadlines[job])))
     one.finish()
     assert jobs_of_forwards() == expected
 
@@ -467,7 +469,7 @@ def test_the_order_decides_who_has_the_next_step(
 def test_fair_is_a_step_each(bench: Callable[..., Bench]) -> None:
     one = bench(order="fair")
     for job in range(3):
-        one.admit(job, Asked(2, seed=job, claim=Claim(float(job))))
+        one.admit(job, Asked(2, seed=job, scheduling_key=SchedulingKey(float(job))))
     one.finish()
     assert [rows[0] for rows in LOG.forwards] == [0, 1, 2, 0, 1, 2]
 
@@ -475,7 +477,7 @@ def test_fair_is_a_step_each(bench: Callable[..., Bench]) -> None:
 @pytest.mark.parametrize("order", ["shortest", "deadline", "fair", "arrival"])
 def test_whoever_is_more_urgent_overtakes_at_the_next_step(order: Order, bench: Callable[..., Bench]) -> None:
     one = bench(order=order)
-    first, urgent = Asked(5, seed=1), Asked(2, seed=2, claim=Claim(9.0, priority=1))
+    first, urgent = Asked(5, seed=1), Asked(2, seed=2, scheduling_key=SchedulingKey(9.0, priority=1))
     one.admit(1, first)
     one.step()
     one.step()
@@ -525,11 +527,11 @@ def test_a_forward_whose_jobs_have_all_gone_is_still_awaited(bench: Callable[...
     for job in range(2):
         one.admit(job, Asked(3, seed=job))
     one.step()
-    assert LOG.flying == 1
+    assert LOG.in_flight == 1
     for job in range(2):
         one.drop(job)
     one.finish()
-    assert LOG.flying == 0
+    assert LOG.in_flight == 0
     assert one.board.read(one.spec.number).doing is Doing.IDLE
 
 
@@ -540,7 +542,7 @@ def test_nothing_computes_when_a_stage_that_takes_turns_ends_its_turn(bench: Cal
         one.admit(job, each)
     while not one.stage.idle:
         one.step()
-        assert LOG.flying == 0
+        assert LOG.in_flight == 0
     assert LOG.most == 2
     for job, each in enumerate(asked):
         np.testing.assert_array_equal(one.latents[job], alone(each))
@@ -566,7 +568,7 @@ def test_a_job_goes_on_where_a_dead_process_was(schedule: str, done: int, bench:
     for run in runs:
         one.send(run)
     one.finish()
-    took = [report for report in one.reports[before:] if isinstance(report, pipes.Took)]
+    took = [report for report in one.reports[before:] if isinstance(report, pipes.Started)]
     assert [report.step for report in took] == [done, done]
     steps = [r.step for r in one.reports[before:] if isinstance(r, pipes.Stepped) and r.job == 1]
     assert steps == list(range(done + 1, took[0].steps + 1))
@@ -587,7 +589,7 @@ def test_a_job_that_a_dead_process_had_finished_is_put_down_at_once(bench: Calla
     one.stage = one.new_stage()  # and the last reports of the first one were never heard
     one.send(msgspec.structs.replace(run, output=one.arena.regrant(run.output, one.spec.number)))
     one.finish()
-    assert [type(report) for report in one.reports[before:]] == [pipes.Took, pipes.Put]
+    assert [type(report) for report in one.reports[before:]] == [pipes.Started, pipes.Finished]
     np.testing.assert_allclose(one.latents[1], alone(asked), rtol=1e-6)
 
 
@@ -654,7 +656,7 @@ def test_a_forward_that_breaks_costs_the_jobs_in_it_and_no_others(
     broken: list[FakeForward] = []
 
     def break_once(forward: FakeForward) -> bool:
-        LOG.flying -= method == "finish"
+        LOG.in_flight -= method == "finish"
         broken.append(forward)
         monkeypatch.setattr(FakeForward, method, works)
         raise RuntimeError("it broke")
@@ -665,7 +667,7 @@ def test_a_forward_that_breaks_costs_the_jobs_in_it_and_no_others(
     one.finish()
     for job in (2, 3):
         np.testing.assert_array_equal(one.latents[job], alone(asked[job]))
-    assert (LOG.flying, one.ends[0], one.ends[1]) == (0, ["dropped"], ["dropped"])
+    assert (LOG.in_flight, one.ends[0], one.ends[1]) == (0, ["dropped"], ["dropped"])
     assert not any(one.stage._forwards._in_flight.values()), "its shape could never be put away"
 
 
@@ -695,7 +697,7 @@ def test_what_breaks_about_one_job_of_a_forward_costs_that_job_alone(
         assert one.ends[job] == ["put"]
         np.testing.assert_array_equal(one.latents[job], alone(asked[job]))
         assert [r.step for r in one.reports if isinstance(r, pipes.Stepped) and r.job == job] == [1, 2, 3]
-        assert one.said(pipes.Took).count(job) == 1
+        assert one.said(pipes.Started).count(job) == 1
     assert one.ends[victim] == ["dropped"]
     assert not any(one.stage._forwards._in_flight.values())
 
@@ -834,14 +836,14 @@ def test_all_news_of_a_forward_come_before_what_ends(bench: Callable[..., Bench]
     one.admit(2, Asked(2, seed=2))
     one.step()
     kinds = [(type(report).__name__, report.job) for report in one.reports]
-    assert kinds == [("Took", 1), ("Took", 2), ("Stepped", 1), ("Stepped", 2), ("Put", 1)]
+    assert kinds == [("Started", 1), ("Started", 2), ("Stepped", 1), ("Stepped", 2), ("Finished", 1)]
 
 
 def test_the_board_tells_whose_step_it_is(bench: Callable[..., Bench]) -> None:
     one = bench()
     one.admit(7, Asked(2))
     reports = one.stage.step()
-    assert isinstance(next(reports), pipes.Took)
+    assert isinstance(next(reports), pipes.Started)
     row = one.board.read(one.spec.number)
     assert (row.doing, row.job, row.step, row.steps) == (Doing.BUSY, 7, 0, 2)
     list(reports)

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from orchestrator.tuning.clockwork import Clockwork
 from orchestrator.tuning.curves import Curves
 from orchestrator.tuning.sharing import Sharing
-from orchestrator.tuning.twin import Scene, UnetTwin
+from orchestrator.tuning.simulated_stage import Scene, SimulatedUnet
 from stages.core import cores, pipes
 from stages.core.costs import Cost
-from stages.core.order import Claim, Order
+from stages.core.order import Order, SchedulingKey
 from stages.unet import engine
 from tests.unit.cards import CARD
 from tests.unit.points import points
@@ -64,7 +64,7 @@ def told() -> Iterator[Callable[..., Told]]:
 
 
 def ended(bench: Bench) -> list[int]:
-    return bench.said(pipes.Put)
+    return bench.said(pipes.Finished)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ COMING = st.builds(
         st.just(0.0),
         # Deadlines that no clock comes near: the two have different ones.
         st.builds(
-            Claim,
+            SchedulingKey,
             st.integers(0, 9).map(float),
             st.integers(0, 1),
             st.none() | st.sampled_from([-1e12, 1e12, 2e12]),
@@ -139,7 +139,7 @@ Steps = list[tuple[int, int, int]]
 """Job, step, and how many there are, of all steps that are told in a unit of work."""
 
 
-class Simulated(UnetTwin):
+class Simulated(SimulatedUnet):
     """The simulated U-Net, one unit of work at a time; it has no slots."""
 
     def seal(self, run: pipes.Run) -> None:
@@ -173,7 +173,7 @@ def test_engine_and_simulated_unet_step_the_same_jobs_together(
 ) -> None:
     bench = Told(max_rows=max_rows, streams=streams, order=order, turns=takes_turns)
     clock = Clockwork(Sharing({cores.parse(bench.spec.cores)}))
-    simulated = Simulated(bench.spec, bench.view, Scene(CARD, Curves(points()), clock, lambda twin, said: None, 0.0))
+    simulated = Simulated(bench.spec, bench.view, Scene(CARD, Curves(points()), clock, lambda stage, said: None, 0.0))
     turn = most = 0
     while turn <= 8 or not bench.stage.idle:
         for job, one in enumerate(coming):

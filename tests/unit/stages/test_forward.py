@@ -4,11 +4,12 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from stages.core.board import Beacon
 from stages.runtime import Forward
 
 if TYPE_CHECKING:
     import openvino as ov
+
+    from stages.core.board import BoardWriter
 
 
 class FakeRequest:
@@ -44,28 +45,28 @@ class FakeModel:
         return "f32"
 
 
-class FakeBeacon:
+class FakeBoardWriter:
     """Counts forwards in flight."""
 
     def __init__(self) -> None:
         self.in_flight = 0
 
-    def took_off(self) -> None:
+    def forward_started(self) -> None:
         self.in_flight += 1
 
-    def landed(self) -> None:
+    def forward_finished(self) -> None:
         self.in_flight -= 1
 
 
 @pytest.mark.parametrize("broken", ["start", "finish", ""])
 def test_a_forward_that_raises_is_not_in_flight(broken: str) -> None:
-    beacon = FakeBeacon()
-    forward = Forward(cast("ov.CompiledModel", FakeModel(broken)), cast("Beacon", beacon))
+    board = FakeBoardWriter()
+    forward = Forward(cast("ov.CompiledModel", FakeModel(broken)), cast("BoardWriter", board))
     if broken:
         with pytest.raises(RuntimeError, match="it broke"):
             forward.infer()
     else:
         forward.start()
-        assert beacon.in_flight == 1
+        assert board.in_flight == 1
         assert forward.finish()
-    assert beacon.in_flight == 0
+    assert board.in_flight == 0

@@ -111,10 +111,10 @@ def test_a_size_without_a_forward_takes_the_place_of_the_one_least_used(memory: 
 def test_what_flies_is_not_put_away(memory: Memory) -> None:
     ours = forwards(memory, budget=0)
     ours.give_back(of(2, 8), ours.take(of(2, 8)))
-    flying = ours.take(of(2, 16))
+    in_flight = ours.take(of(2, 16))
     ours.take(of(2, 24))
     assert of(2, 16) in ours
-    ours.give_back(of(2, 16), flying)
+    ours.give_back(of(2, 16), in_flight)
     ours.take(of(2, 32))
     assert of(2, 16) not in ours
 

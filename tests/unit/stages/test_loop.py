@@ -5,9 +5,9 @@ import pytest
 
 from stages.core import pipes
 from stages.core.arena import SlotRef
-from stages.core.board import Beacon, Board, Doing
+from stages.core.board import Board, BoardWriter, Doing
 from stages.core.errors import BadOutput, BadRequest
-from stages.core.pipes import DrawPreview, Drop, Dropped, Fault, PreviewDrawn, Put, RunText, Stop, Took
+from stages.core.pipes import DrawPreview, Drop, Dropped, Fault, Finished, PreviewDrawn, RunText, Started, Stop
 from stages.loop import serve
 from stages.stage import OneByOne, Stage
 from tests.unit.fleet import Fleet
@@ -126,7 +126,7 @@ class FakeUnet(Stage):
                 if run.prompts == ("late",):
                     raise RuntimeError("it broke")
                 self.drop(run.job)
-                yield Put(run.job, run.output, (), 0, 1)
+                yield Finished(run.job, run.output, (), 0, 1)
 
 
 class FakeVae(FakeText):
@@ -160,21 +160,21 @@ def fleet() -> Iterator[Fleet]:
 
 @pytest.fixture
 def text(fleet: Fleet, board: Board) -> FakeText:
-    stage = FakeText(fleet.plan.stages[0], fleet.processes["text-0"].view, Beacon(board.region, 0))
+    stage = FakeText(fleet.plan.stages[0], fleet.processes["text-0"].view, BoardWriter(board.region, 0))
     stage.load()
     return stage
 
 
 @pytest.fixture
 def vae(fleet: Fleet, board: Board) -> FakeVae:
-    stage = FakeVae(fleet.plan.stages[2], fleet.processes["vae-0"].view, Beacon(board.region, 2))
+    stage = FakeVae(fleet.plan.stages[2], fleet.processes["vae-0"].view, BoardWriter(board.region, 2))
     stage.load()
     return stage
 
 
 @pytest.fixture
 def unet(fleet: Fleet, board: Board) -> FakeUnet:
-    stage = FakeUnet(fleet.plan.stages[1], fleet.processes["unet-0"].view, Beacon(board.region, 0))
+    stage = FakeUnet(fleet.plan.stages[1], fleet.processes["unet-0"].view, BoardWriter(board.region, 0))
     stage.load()
     return stage
 
@@ -187,15 +187,15 @@ def play(stage: Stage, *batches: list[pipes.ToStage]) -> FakeLink:
 
 def test_jobs_are_done_in_order_and_told_of_as_they_are(text: FakeText, board: Board) -> None:
     link = play(text, [run(1), run(2)], [run(3)], [])
-    assert link.said() == [(kind, job) for job in (1, 2, 3) for kind in ("Took", "Put")]
+    assert link.said() == [(kind, job) for job in (1, 2, 3) for kind in ("Started", "Finished")]
     for took, put in zip(link.sent[::2], link.sent[1::2], strict=True):
-        assert isinstance(took, Took)
-        assert isinstance(put, Put)
+        assert isinstance(took, Started)
+        assert isinstance(put, Finished)
         assert (put.output, put.shape) == (SlotRef(put.job, 1), (put.job,))
         assert took.began_ns == put.began_ns <= put.ended_ns
     row = board.read(0)
     assert row.doing is Doing.IDLE
-    assert row.busy_ns == sum(put.ended_ns - put.began_ns for put in link.sent if isinstance(put, Put))
+    assert row.busy_ns == sum(put.ended_ns - put.began_ns for put in link.sent if isinstance(put, Finished))
 
 
 def test_the_loop_waits_for_messages_only_when_it_has_nothing_to_do(text: FakeText) -> None:
@@ -207,7 +207,7 @@ def test_who_watches_the_board_sees_the_job_at_work(text: FakeText, board: Board
     text.admit(run(5))
     reports = text.step()
     took = next(reports)
-    assert isinstance(took, Took)
+    assert isinstance(took, Started)
     assert took.job == 5
     row = board.read(0)
     assert (row.doing, row.job, row.step, row.steps) == (Doing.BUSY, 5, 0, 1)
@@ -222,7 +222,7 @@ def test_who_watches_the_board_sees_the_job_at_work(text: FakeText, board: Board
 def test_a_job_that_cannot_be_taken_in_costs_itself_alone(prompt: str, code: str, message: str, text: FakeText) -> None:
     link = play(text, [run(1), run(2, prompt), run(3)], [], [])
     assert link.sent[0] == Fault(2, code, message)
-    assert link.said()[1:] == [("Took", 1), ("Put", 1), ("Took", 3), ("Put", 3)]
+    assert link.said()[1:] == [("Started", 1), ("Finished", 1), ("Started", 3), ("Finished", 3)]
 
 
 @pytest.mark.parametrize(
@@ -238,10 +238,10 @@ def test_a_job_that_breaks_costs_itself_alone(
 ) -> None:
     link = play(text, [run(1, prompt), run(2)], [])
     assert link.sent[1] == Fault(1, code, message)
-    assert link.said() == [("Took", 1), ("Fault", 1), ("Took", 2), ("Put", 2)]
+    assert link.said() == [("Started", 1), ("Fault", 1), ("Started", 2), ("Finished", 2)]
     assert text.idle
     link = play(text, [run(3, prompt)])
-    assert link.said() == [("Took", 3), ("Fault", 3)]
+    assert link.said() == [("Started", 3), ("Fault", 3)]
     assert board.read(0).doing is Doing.IDLE
 
 
@@ -263,8 +263,8 @@ def test_a_step_that_breaks_costs_all_jobs_in_it_and_no_others(unet: FakeUnet) -
         ("Stepped", 4),
         ("Stepped", 3),
         ("Stepped", 4),
-        ("Put", 3),
-        ("Put", 4),
+        ("Finished", 3),
+        ("Finished", 4),
     ]
     assert unet.idle
 
@@ -274,7 +274,7 @@ def test_a_step_that_breaks_costs_all_jobs_in_it_and_no_others(unet: FakeUnet) -
 
 def test_a_job_that_had_ended_when_its_neighbour_broke_is_not_answered_again(unet: FakeUnet) -> None:
     link = play(unet, [run(1), run(2, "late")], [], [])
-    assert link.said()[4:] == [("Put", 1), ("Fault", 2)]
+    assert link.said()[4:] == [("Finished", 1), ("Fault", 2)]
     assert unet.idle
 
 
@@ -296,7 +296,7 @@ def test_a_job_that_cannot_even_be_dropped_is_answered_once(unet: FakeUnet) -> N
 
 def test_what_breaks_unnamed_is_about_the_only_job_there_is(unet: FakeUnet) -> None:
     link = play(unet, [run(1, "unnamed")], [run(2)], [], [])
-    assert link.said() == [("Fault", 1), ("Stepped", 2), ("Stepped", 2), ("Put", 2)]
+    assert link.said() == [("Fault", 1), ("Stepped", 2), ("Stepped", 2), ("Finished", 2)]
 
 
 def test_what_breaks_for_jobs_that_have_gone_costs_nobody_until_nothing_else_is_done(unet: FakeUnet) -> None:
@@ -310,12 +310,12 @@ def test_what_breaks_for_jobs_that_have_gone_costs_nobody_until_nothing_else_is_
 
 def test_a_job_that_the_stage_forgets_is_answered(unet: FakeUnet) -> None:
     link = play(unet, [run(1), run(2, "forgotten")], [run(3, "ignored")], [run(4)], [], [])
-    assert link.said() == [("Fault", 1), ("Fault", 2), ("Fault", 3), ("Stepped", 4), ("Stepped", 4), ("Put", 4)]
+    assert link.said() == [("Fault", 1), ("Fault", 2), ("Fault", 3), ("Stepped", 4), ("Stepped", 4), ("Finished", 4)]
 
 
 def test_a_job_that_was_half_taken_in_is_forgotten(unet: FakeUnet) -> None:
     link = play(unet, [run(1, "half taken in")], [run(2)], [], [])
-    assert link.said() == [("Fault", 1), ("Stepped", 2), ("Stepped", 2), ("Put", 2)]
+    assert link.said() == [("Fault", 1), ("Stepped", 2), ("Stepped", 2), ("Finished", 2)]
 
 
 def test_a_drop_that_raises_is_answered_and_the_stage_goes_on(unet: FakeUnet, text: FakeText) -> None:
@@ -338,7 +338,7 @@ def test_every_preview_asked_for_is_answered_once(vae: FakeVae, caplog: pytest.L
     link = play(vae, [draw(2), draw(3), draw(11), run(1), draw(12), draw(100)], [draw(4)], [])
     nothing = [PreviewDrawn(job, 0, b"") for job in (3, 11, 12, 100)]
     assert link.sent[:5] == [PreviewDrawn(2, 3, b"jpeg"), *nothing]
-    assert link.said()[5:] == [("Took", 1), ("Put", 1), ("PreviewDrawn", 4)]
+    assert link.said()[5:] == [("Started", 1), ("Finished", 1), ("PreviewDrawn", 4)]
     [line] = [record.getMessage() for record in caplog.records]
     assert "ZeroDivisionError('job 11\\nbroke')" in line, "a line, and of the first one only"
 
@@ -352,12 +352,12 @@ def test_a_stage_that_draws_no_previews_answers(text: FakeText) -> None:
 
 def test_a_dropped_job_is_not_done_and_the_drop_is_answered(text: FakeText) -> None:
     link = play(text, [run(1), run(2), run(3)], [Drop(2)], [], [])
-    assert link.said() == [("Took", 1), ("Put", 1), ("Dropped", 2), ("Took", 3), ("Put", 3)]
+    assert link.said() == [("Started", 1), ("Finished", 1), ("Dropped", 2), ("Started", 3), ("Finished", 3)]
 
 
 def test_a_job_can_be_dropped_between_its_steps(unet: FakeUnet) -> None:
     link = play(unet, [run(1), run(2)], [Drop(1)])
-    assert link.said() == [("Stepped", 1), ("Stepped", 2), ("Dropped", 1), ("Stepped", 2), ("Put", 2)]
+    assert link.said() == [("Stepped", 1), ("Stepped", 2), ("Dropped", 1), ("Stepped", 2), ("Finished", 2)]
 
 
 def test_a_drop_is_answered_although_the_job_is_not_there(text: FakeText) -> None:
@@ -380,4 +380,4 @@ def test_an_interrupt_is_no_fault_of_a_job(text: FakeText) -> None:
     link = FakeLink([run(1, "interrupted")], [run(2)])
     with pytest.raises(KeyboardInterrupt):
         serve(text, link)  # type: ignore[arg-type]
-    assert link.said() == [("Took", 1)]
+    assert link.said() == [("Started", 1)]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.conftest import DEADLINE_S, ROOT
+from tests.conftest import DEADLINE_S, ROOT
 
 SENDERS = {"openvino", "openvino_genai", "openvino_tokenizers", "optimum", "nncf"}
 """What imports openvino_telemetry, if it is there."""

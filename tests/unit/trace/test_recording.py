@@ -11,13 +11,13 @@ from orchestrator.hub.recorder import Recorder
 from orchestrator.routing.jobs import Job, Prompt
 from orchestrator.routing.request import resolve
 from orchestrator.trace.recording import (
+    Dispatched,
     Fact,
-    Forward,
-    Heard,
     Lost,
     Recording,
-    Sent,
+    Reported,
     Worker,
+    WorkSpan,
     decode,
     forwards,
     jobs,
@@ -26,7 +26,7 @@ from orchestrator.trace.recording import (
 from stages.core import pipes, wire
 from stages.core.arena import SlotRef
 from stages.core.errors import NoAnswer
-from stages.core.order import Claim
+from stages.core.order import SchedulingKey
 from tests.unit.cards import CARD
 
 MS = 1_000_000
@@ -34,20 +34,22 @@ WORKERS = (Worker("text-0", 100, "0-1"), Worker("unet-0", 101, "0-1"), Worker("v
 SLOT = SlotRef(0, 1)
 
 
-def sent(at: int, stage: str, job: int) -> Sent:
-    return Sent(at * MS, stage, job, 3, f"id{job}", f"prompt {job}", 0, 0)
+def sent(at: int, stage: str, job: int) -> Dispatched:
+    return Dispatched(at * MS, stage, job, 3, f"id{job}", f"prompt {job}", 0, 0)
 
 
-def took(stage: str, pid: int, job: int, began: int) -> Heard:
-    return Heard(began * MS, stage, pid, pipes.Took(job, began * MS))
+def took(stage: str, pid: int, job: int, began: int) -> Reported:
+    return Reported(began * MS, stage, pid, pipes.Started(job, began * MS))
 
 
-def stepped(job: int, step: int, began: int, ended: int, pid: int = 101) -> Heard:
-    return Heard(ended * MS, "unet-0", pid, pipes.Stepped(job, step, 9, began * MS, ended * MS, (ended - began) * MS))
+def stepped(job: int, step: int, began: int, ended: int, pid: int = 101) -> Reported:
+    return Reported(
+        ended * MS, "unet-0", pid, pipes.Stepped(job, step, 9, began * MS, ended * MS, (ended - began) * MS)
+    )
 
 
-def put(stage: str, pid: int, job: int, began: int, ended: int) -> Heard:
-    return Heard(ended * MS, stage, pid, pipes.Put(job, SLOT, (1,), began * MS, ended * MS))
+def put(stage: str, pid: int, job: int, began: int, ended: int) -> Reported:
+    return Reported(ended * MS, stage, pid, pipes.Finished(job, SLOT, (1,), began * MS, ended * MS))
 
 
 def life(job: int, start: int) -> list[Fact]:
@@ -71,7 +73,7 @@ def recording(*facts: Fact, began: int = 0, ended: int = 1000) -> Recording:
     return Recording(began * MS, ended * MS, 99, WORKERS, facts)
 
 
-def spans(found: list[Forward]) -> list[tuple[str, int, int, tuple[int, ...], tuple[int, ...]]]:
+def spans(found: list[WorkSpan]) -> list[tuple[str, int, int, tuple[int, ...], tuple[int, ...]]]:
     return [(f.stage, f.began_ns // MS, f.ended_ns // MS, f.jobs, f.steps) for f in found]
 
 
@@ -117,7 +119,7 @@ def test_work_under_way_lasts_until_now_and_is_not_finished() -> None:
 
 @pytest.mark.parametrize("report", [pipes.Fault(1, "stage_fault", "broke"), pipes.Dropped(1)])
 def test_work_that_nothing_came_of_ends_when_that_is_said(report: pipes.Report) -> None:
-    (found,) = forwards(recording(took("vae-0", 102, 1, 10), Heard(30 * MS, "vae-0", 102, report)))
+    (found,) = forwards(recording(took("vae-0", 102, 1, 10), Reported(30 * MS, "vae-0", 102, report)))
     assert (found.ended_ns, found.finished) == (30 * MS, False)
 
 
@@ -130,13 +132,13 @@ def test_a_process_that_dies_takes_its_work_along_and_the_next_one_does_it_again
 
 
 reports = st.builds(
-    lambda stage, pid, report: Heard(0, stage, pid, report),
+    lambda stage, pid, report: Reported(0, stage, pid, report),
     st.sampled_from(["text-0", "unet-0", "vae-0"]),
     st.sampled_from([100, 101, 102, 201]),
     st.one_of(
-        st.builds(pipes.Took, st.integers(1, 3), st.integers(0, 90)),
+        st.builds(pipes.Started, st.integers(1, 3), st.integers(0, 90)),
         st.builds(
-            lambda job, began, lasts: pipes.Put(job, SLOT, (1,), began, began + lasts),
+            lambda job, began, lasts: pipes.Finished(job, SLOT, (1,), began, began + lasts),
             st.integers(1, 3),
             st.integers(0, 90),
             st.integers(0, 20),
@@ -176,7 +178,7 @@ def test_whatever_was_recorded_visits_of_a_job_follow_each_other(facts: list[Fac
 def job(number: int, prompt: str = "a fox") -> Job:
     submit = wire.Submit(id=f"id{number}", prompt=prompt)
     (request,) = resolve(submit, CARD, (CARD.native,), 1)
-    return Job(number, Prompt(b"client", submit.id, False, 0, 0), 0, request, request.steps, 2, 5, Claim(0.0))
+    return Job(number, Prompt(b"client", submit.id, False, 0, 0), 0, request, request.steps, 2, 5, SchedulingKey(0.0))
 
 
 def test_a_recorder_keeps_the_newest_and_tells_the_last_seconds() -> None:
@@ -189,10 +191,10 @@ def test_a_recorder_keeps_the_newest_and_tells_the_last_seconds() -> None:
     recorder.memory(1000 * MS, 101, 1 << 20)
     told = decode(recorder.recording(0.5, 1001 * MS, 99, WORKERS))
     assert (told.began_ns, told.ended_ns, told.hub_pid, told.workers) == (501 * MS, 1001 * MS, 99, WORKERS)
-    assert [type(fact).__name__ for fact in told.facts] == ["Sent", "Level", "Memory"]  # the step is too old
+    assert [type(fact).__name__ for fact in told.facts] == ["Dispatched", "Level", "Memory"]  # the step is too old
     recorder.lost("unet-0", 101, 1002 * MS)
     told = decode(recorder.recording(10.0, 1002 * MS, 99, WORKERS))
-    assert [type(fact).__name__ for fact in told.facts] == ["Heard", "Level", "Memory", "Lost"]
+    assert [type(fact).__name__ for fact in told.facts] == ["Reported", "Level", "Memory", "Lost"]
 
 
 def test_long_prompts_are_cut_and_jobs_that_have_gone_are_left_out() -> None:
@@ -200,7 +202,7 @@ def test_long_prompts_are_cut_and_jobs_that_have_gone_are_left_out() -> None:
     recorder.sent("text-0", pipes.RunText(1, SLOT, ("",)), job(1, "x" * 10_000), 1)
     recorder.sent("text-0", pipes.RunText(2, SLOT, ("",)), None, 2)
     (fact,) = decode(recorder.recording(1.0, 3, 99, ())).facts
-    assert isinstance(fact, Sent)
+    assert isinstance(fact, Dispatched)
     assert (fact.id, len(fact.prompt), fact.submitted_ns) == ("id1", 120, 5)
 
 

@@ -8,7 +8,7 @@ from orchestrator.tuning.space import candidates
 from stages.core import config
 from tests.unit.cards import CARD, DISTILLED
 
-EVERY = [*candidates(Topology.paper(2, 1), CARD)[::7], *candidates(Topology.paper(16, 2), DISTILLED)[::29]]
+EVERY = [*candidates(Topology.what_if(2, 1), CARD)[::7], *candidates(Topology.what_if(16, 2), DISTILLED)[::29]]
 
 
 def written(tmp_path: Path, text: str) -> config.Config:

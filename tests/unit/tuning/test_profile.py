@@ -5,11 +5,11 @@ import pytest
 
 from orchestrator.tuning import profile
 from orchestrator.tuning.machine import Topology
-from orchestrator.tuning.profile import Ask, Facts, Memory, Profile, asks, missing
+from orchestrator.tuning.profile import Ask, Facts, Profile, ProfileStore, asks, missing
 from orchestrator.tuning.simulate import Conditions
 from stages.core import config
 from stages.core.errors import ConfigError
-from stages.core.figures import Figures
+from stages.core.figures import FigureStore
 from stages.core.model import demo_folder, read_card
 from tests.unit.cards import CARD, DISTILLED
 from tests.unit.points import points
@@ -18,19 +18,19 @@ FACTS = Facts("cpu", "2026", "paper", (("/models/paper", 1, 2),), "auto", (64, 6
 
 
 def test_one_thread_and_all_threads_are_measured_and_streams_where_all_threads_are() -> None:
-    wanted = asks(Topology.paper(8, 2), CARD)
+    wanted = asks(Topology.what_if(8, 2), CARD)
     unets = {(ask.threads, ask.streams) for ask in wanted if ask.kind == "unet"}
     assert unets == {(8, 1), (8, 2), (8, 4), (8, 8), (4, 1), (2, 1), (1, 1)}
     assert {ask.threads for ask in wanted if ask.kind == "vae"} == {1, 2, 4, 8}
 
 
 def test_a_model_of_one_row_an_image_is_measured_with_one_row() -> None:
-    assert all(ask.rows[0] == 1 for ask in asks(Topology.paper(2, 1), DISTILLED))
-    assert all(ask.rows[0] == 2 for ask in asks(Topology.paper(2, 1), CARD) if ask.kind == "unet")
+    assert all(ask.rows[0] == 1 for ask in asks(Topology.what_if(2, 1), DISTILLED))
+    assert all(ask.rows[0] == 2 for ask in asks(Topology.what_if(2, 1), CARD) if ask.kind == "unet")
 
 
 def test_what_was_measured_is_not_measured_again() -> None:
-    wanted = asks(Topology.paper(2, 1), CARD)
+    wanted = asks(Topology.what_if(2, 1), CARD)
     known = points()
     assert missing(wanted, known) == []
     without = [each for each in known if (each.kind, each.threads, each.rows) != ("unet", 1, 8)]
@@ -40,8 +40,8 @@ def test_what_was_measured_is_not_measured_again() -> None:
 
 def test_points_are_remembered_by_what_they_hold_for(tmp_path: Path) -> None:
     first, second, *_ = points()
-    Memory(FACTS, Figures("profile", tmp_path)).add(first)
-    memory = Memory(FACTS, Figures("profile", tmp_path))
+    ProfileStore(FACTS, FigureStore("profile", tmp_path)).add(first)
+    memory = ProfileStore(FACTS, FigureStore("profile", tmp_path))
     memory.add(second)
     memory.add(msgspec.structs.replace(first, seconds=9.0))
     assert memory.points() == (first, second)
@@ -49,7 +49,7 @@ def test_points_are_remembered_by_what_they_hold_for(tmp_path: Path) -> None:
     memory.add(quicker)
     assert memory.points() == (first, quicker)
     other = msgspec.structs.replace(FACTS, openvino="2027")
-    assert Memory(other, Figures("profile", tmp_path)).points() == ()
+    assert ProfileStore(other, FigureStore("profile", tmp_path)).points() == ()
 
 
 def test_the_facts_change_with_what_is_served() -> None:

@@ -6,11 +6,11 @@ import pytest
 from orchestrator.output import CannotWrite
 from orchestrator.tuning import plot, report
 from orchestrator.tuning.calibrate import calibrate
-from orchestrator.tuning.foretell import Foretelling
-from orchestrator.tuning.paper import Machine, compare
+from orchestrator.tuning.predictor import Predictor
 from orchestrator.tuning.score import steady
 from orchestrator.tuning.simulate import UNMEASURED, Conditions, Simulated
 from orchestrator.tuning.trial import Trial
+from orchestrator.tuning.what_if import LargerMachine, compare
 from stages.core.config import Config
 from stages.core.errors import ConfigError
 from tests.unit.cards import CARD
@@ -48,7 +48,7 @@ def test_a_search_that_its_budget_ended_says_so() -> None:
 
 
 def predict(ran: Trial, conditions: Conditions) -> Simulated:
-    paper = Foretelling(Config(), CARD, PAPER.topology, PAPER.curves, conditions, steps=10)
+    paper = Predictor(Config(), CARD, PAPER.topology, PAPER.curves, conditions, steps=10)
     return paper.play(ran.candidate, ran.jobs, ran.in_flight)
 
 
@@ -90,7 +90,7 @@ def test_without_runs_nothing_is_learned() -> None:
 def test_the_pictures_are_drawn(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     plot.draw_tuning(tmp_path / "tuned.png", outcome(), PROFILE)
-    rows = compare(Machine(2, 1, 1.0), PROFILE, 3, 10.0)
+    rows = compare(LargerMachine(2, 1, 1.0), PROFILE, 3, 10.0)
     plot.draw_paper(tmp_path / "paper.svg", "SIMULATED", rows)
     assert (tmp_path / "tuned.png").read_bytes().startswith(b"\x89PNG")
     assert b"SIMULATED" in (tmp_path / "paper.svg").read_bytes() or (tmp_path / "paper.svg").stat().st_size > 1000
@@ -99,7 +99,7 @@ def test_the_pictures_are_drawn(tmp_path: Path) -> None:
 
 
 def test_layouts_on_paper_are_compared() -> None:
-    rows = compare(Machine(4, 2, 1.0), PROFILE, 2, 10.0)
+    rows = compare(LargerMachine(4, 2, 1.0), PROFILE, 2, 10.0)
     assert {row.layout for row in rows} == {
         "one wide pipeline, cores shared",
         "one pipeline, disjoint stages",
@@ -113,14 +113,14 @@ def test_layouts_on_paper_are_compared() -> None:
 
 
 def test_layouts_over_the_cap_come_last_and_are_marked() -> None:
-    rows = compare(Machine(2, 1, 1.0), PROFILE, 1, 0.0001)
+    rows = compare(LargerMachine(2, 1, 1.0), PROFILE, 1, 0.0001)
     assert rows
     assert not any(row.keeps_cap for row in rows)
 
 
 def test_nodes_must_be_equal() -> None:
     with pytest.raises(ConfigError, match="5 cores cannot be divided into 2 equal nodes"):
-        compare(Machine(5, 2, 1.0), PROFILE, 5, 1.0)
+        compare(LargerMachine(5, 2, 1.0), PROFILE, 5, 1.0)
 
 
 def test_the_bound_is_never_below_what_is_simulated() -> None:

@@ -10,17 +10,17 @@ from orchestrator.tuning.search import best_of, search
 from orchestrator.tuning.space import Candidate, candidates
 from tests.unit.cards import CARD
 
-EVERY = candidates(Topology.paper(2, 1), CARD)
+EVERY = candidates(Topology.what_if(2, 1), CARD)
 
 
 def score(rate: float, p99: float = 1.0) -> Score:
     return Score(rate, p99 / 2, p99, p99)
 
 
-def truth(dice: random.Random) -> dict[Candidate, Score]:
+def truth(rng: random.Random) -> dict[Candidate, Score]:
     """Throughput that grows with rows and streams up to a point, in each family to another height."""
-    heights = {family: dice.uniform(5, 15) for family in dict.fromkeys(each.family for each in EVERY)}
-    peak = dice.choice([4, 8, 16])
+    heights = {family: rng.uniform(5, 15) for family in dict.fromkeys(each.family for each in EVERY)}
+    peak = rng.choice([4, 8, 16])
     found = {}
     for each in EVERY:
         rows = each.unet.max_rows
@@ -33,15 +33,15 @@ def truth(dice: random.Random) -> dict[Candidate, Score]:
 
 @given(st.integers(0, 10_000))
 def test_it_finds_the_best_although_the_forecast_is_wrong_by_family_and_by_chance(seed: int) -> None:
-    dice = random.Random(seed)
-    real = truth(dice)
-    bias = {family: dice.uniform(0.9, 1.1) for family in dict.fromkeys(each.family for each in EVERY)}
-    foretold = {}
+    rng = random.Random(seed)
+    real = truth(rng)
+    bias = {family: rng.uniform(0.9, 1.1) for family in dict.fromkeys(each.family for each in EVERY)}
+    predicted = {}
     for each, is_ in real.items():
-        wrong = bias[each.family] * dice.uniform(0.97, 1.03)
-        foretold[each] = score(is_.images_per_s * wrong, is_.p99_s / wrong)
-    cap = dice.choice([math.inf, 1.0, 2.0])
-    found = search(foretold, real.__getitem__, cap, trials=12)
+        wrong = bias[each.family] * rng.uniform(0.97, 1.03)
+        predicted[each] = score(is_.images_per_s * wrong, is_.p99_s / wrong)
+    cap = rng.choice([math.inf, 1.0, 2.0])
+    found = search(predicted, real.__getitem__, cap, trials=12)
     best = best_of({each: [is_] for each, is_ in real.items()}, cap)
     assert sum(map(len, found.scores.values())) <= 12
     if best is None:

@@ -67,7 +67,7 @@ def test_one_stream_alone_goes_faster_than_among_others() -> None:
     clock = Clockwork(Sharing({FRONT}))
     landed: list[float] = []
     for seconds in (1.0, 2.0):
-        clock.begin(Work("unet", FRONT, seconds, 1.0, lambda: landed.append(clock.now), flock=(2, 1.25)))
+        clock.begin(Work("unet", FRONT, seconds, 1.0, lambda: landed.append(clock.now), concurrency=(2, 1.25)))
     clock.run()
     assert landed == [pytest.approx(1.0), pytest.approx(1.8)]
 

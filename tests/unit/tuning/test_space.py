@@ -18,7 +18,7 @@ machines = st.one_of(
 @given(machines, st.booleans())
 @settings(deadline=None, max_examples=25)
 def test_every_candidate_can_be_planned_as_it_says(size: tuple[int, int], distilled: bool) -> None:
-    topology = Topology.paper(*size, memory=1 << 40)
+    topology = Topology.what_if(*size, memory=1 << 40)
     card = DISTILLED if distilled else CARD
     for each in candidates(topology, card):
         planned = plan(each.apply(Config()), card, topology.machine)
@@ -34,13 +34,13 @@ def test_every_candidate_can_be_planned_as_it_says(size: tuple[int, int], distil
 
 
 def test_no_two_candidates_are_the_same_or_have_the_same_name() -> None:
-    for topology in (Topology.paper(2, 1), Topology.paper(16, 2), Topology.paper(64, 4)):
+    for topology in (Topology.what_if(2, 1), Topology.what_if(16, 2), Topology.what_if(64, 4)):
         every = candidates(topology, CARD)
         assert len(set(every)) == len(every) == len({each.name for each in every})
 
 
 def test_two_cores_have_all_ways_to_share() -> None:
-    every = candidates(Topology.paper(2, 1), CARD)
+    every = candidates(Topology.what_if(2, 1), CARD)
     assert {each.share for each in every} == {"turns", "timeslice"}
     assert any(each.unet.cores == "0" and each.vae.cores == "1" for each in every)
     assert any(each.unet.streams == 2 for each in every)
@@ -53,14 +53,14 @@ def test_a_quota_bounds_the_threads() -> None:
 
 
 def test_overrides_say_the_same_as_apply() -> None:
-    for each in candidates(Topology.paper(8, 2), CARD):
+    for each in candidates(Topology.what_if(8, 2), CARD):
         told = config.load(None, each.overrides(), environ={})
         applied = each.apply(Config())
         assert (told.pipeline, told.stages()) == (applied.pipeline, applied.stages())
 
 
 def test_apply_leaves_the_rest_of_a_configuration_alone() -> None:
-    each = candidates(Topology.paper(2, 1), CARD)[0]
+    each = candidates(Topology.what_if(2, 1), CARD)[0]
     own = config.load(
         None, ["pipeline.order=fair", "model.embed_cache_mb=3", "stage.vae.implementation=a:B"], environ={}
     )
@@ -71,7 +71,7 @@ def test_apply_leaves_the_rest_of_a_configuration_alone() -> None:
 
 
 def test_a_configuration_is_read_as_the_candidate_it_is() -> None:
-    topology = Topology.paper(4, 1)
+    topology = Topology.what_if(4, 1)
     own = config.load(None, ["stage.unet.streams=2", "stage.unet.max_rows=8"], environ={})
     found = as_it_is(own, CARD, topology)
     assert (found.unet.cores, found.unet.threads, found.unet.streams, found.unet.max_rows) == ("0-3", 4, 2, 8)

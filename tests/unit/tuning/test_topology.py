@@ -60,4 +60,4 @@ def test_this_machine_has_cores() -> None:
 
 
 def test_a_machine_on_paper_is_numbered_node_by_node() -> None:
-    assert Topology.paper(6, 2).nodes == ((0, 1, 2), (3, 4, 5))
+    assert Topology.what_if(6, 2).nodes == ((0, 1, 2), (3, 4, 5))

@@ -1,4 +1,4 @@
-"""What all contenders are asked to do."""
+"""What all systems are asked to do."""
 
 import itertools
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What is compared: the peers, each in one worker process or several. Triptych is in benchmarks.contest.triptych."""
+"""What is compared: the peers, each in one worker process or several. Triptych is in benchmarks.comparison.triptych."""
 
 import itertools
 import sys
@@ -11,8 +11,8 @@ from typing import Protocol
 
 import msgspec
 
-from benchmarks.contest.pipe import Worker
-from benchmarks.contest.work import Work
+from benchmarks.comparison.pipe import Worker
+from benchmarks.comparison.work import Work
 from stages.core import cores
 
 LOAD_S = 900.0
@@ -20,7 +20,7 @@ IMAGE_S = 600.0
 """Deadlines: of loading, and of one picture of those asked for."""
 
 
-class Contender(Protocol):
+class System(Protocol):
     """Draws pictures; a picture's number says its prompt and is its seed."""
 
     name: str
@@ -62,7 +62,7 @@ class Peer:
 
 
 _OPTIMUM = "pip install -e '.[parity]' && pip install --no-deps optimum-intel==2.2.0"
-_HERE = "benchmarks.contest"
+_HERE = "benchmarks.comparison"
 
 PEERS = (
     Peer(name="genai", module=f"{_HERE}.genai", package="openvino-genai"),
@@ -85,7 +85,7 @@ class Workers:
     def load(self) -> None:
         """One process after another, so that their peaks do not add up."""
         for mask in masks(cores.allowed(), self._peer.processes):
-            command = [sys.executable, "-m", "benchmarks.contest.worker", self._peer.module]
+            command = [sys.executable, "-m", "benchmarks.comparison.worker", self._peer.module]
             command += [msgspec.json.encode(self._work).decode(), *mask]
             worker = Worker(self.name, command)
             self._workers.append(worker)

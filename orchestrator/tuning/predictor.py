@@ -1,4 +1,4 @@
-"""Scores of candidates on paper: which of them cannot be, which cannot be good, and what the others would do. Pure."""
+"""Predicted scores of candidates: which of them cannot be, which cannot be good, and what the others would do. Pure."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -23,8 +23,8 @@ _MEMORY_SHARE = 0.9
 """Of the memory available may be planned with."""
 
 
-class Foretelling:
-    """What is needed to put any candidate on paper."""
+class Predictor:
+    """Predicts scores, bounds and memory of any candidate from the curves of single stages."""
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class Foretelling:
         room = _MEMORY_SHARE * self.topology.machine.memory_available
         return self.memory_bytes(candidate) + planned.arena_bytes <= room
 
-    def promising(self, candidates: Iterable[Candidate], most: int) -> list[Candidate]:
+    def by_bound(self, candidates: Iterable[Candidate], most: int) -> list[Candidate]:
         """The `most` with the highest bounds of those that fit."""
         fit = [candidate for candidate in candidates if self.fits(candidate)]
         return sorted(fit, key=lambda candidate: -self.bound(candidate))[:most]
@@ -124,7 +124,7 @@ class Foretelling:
         return found
 
 
-def best_on_paper(scores: dict[Candidate, Score], cap_s: float = math.inf) -> Candidate | None:
+def best_predicted(scores: dict[Candidate, Score], cap_s: float = math.inf) -> Candidate | None:
     """The fastest of those that keep the cap."""
     fit = [candidate for candidate, score in scores.items() if score.p99_s <= cap_s]
     return max(fit, key=lambda candidate: scores[candidate].images_per_s, default=None)

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from orchestrator.hub.signals import signals
+from orchestrator.hub.signals import caught_signals
 from tests.inherited import ignoring
 
 HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -12,7 +12,7 @@ HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @pytest.mark.parametrize("number", HANDLED)
 def test_a_signal_is_read_by_the_loop_and_wakes_its_poll(number: int) -> None:
-    with ignoring(), signals() as inbox:
+    with ignoring(), caught_signals() as inbox:
         assert inbox.take() == []
         os.kill(os.getpid(), number)
         assert select.select([inbox], [], [], 20.0)[0]
@@ -23,14 +23,14 @@ def test_a_signal_is_read_by_the_loop_and_wakes_its_poll(number: int) -> None:
 @pytest.mark.parametrize("number", HANDLED)
 def test_what_was_there_before_is_there_again(number: int) -> None:
     before = signal.getsignal(number)
-    with signals():
+    with caught_signals():
         pass
     assert signal.getsignal(number) is before
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_what_is_sent_to_a_whole_terminal_stays_ignored_where_it_was(number: int) -> None:
-    with ignoring(number), signals() as inbox:
+    with ignoring(number), caught_signals() as inbox:
         os.kill(os.getpid(), number)
         os.kill(os.getpid(), signal.SIGTERM)
         assert inbox.take() == [signal.SIGTERM]
@@ -39,7 +39,7 @@ def test_what_is_sent_to_a_whole_terminal_stays_ignored_where_it_was(number: int
 def test_sigterm_is_meant_for_us_whatever_was_ignored() -> None:
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
-        with signals() as inbox:
+        with caught_signals() as inbox:
             os.kill(os.getpid(), signal.SIGTERM)
             assert inbox.take() == [signal.SIGTERM]
     finally:
@@ -56,7 +56,7 @@ def test_sigterm_is_meant_for_us_whatever_was_ignored() -> None:
     ],
 )
 def test_a_hangup_asks_for_an_end_but_never_for_a_quicker_one(sent: list[int], counted: list[int]) -> None:
-    with ignoring(), signals() as inbox:
+    with ignoring(), caught_signals() as inbox:
         for number in sent:
             os.kill(os.getpid(), number)
         assert inbox.take() == counted

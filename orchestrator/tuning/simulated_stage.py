@@ -1,8 +1,8 @@
 """Stage processes without their models: they take the messages of real ones, and time instead of computing. Pure.
 
 Which jobs share a forward is decided by the code that decides it in the engine (stages.core.batching). What is done
-when is as in stages.loop, stages.stage and stages.unet.engine: one unit of work at a time, one landing a unit. A change
-there is to be made here, too.
+when is as in stages.loop, stages.stage and stages.unet.engine: one unit of work at a time, one finished forward a
+unit. A change there is to be made here, too.
 """
 
 import math
@@ -15,7 +15,7 @@ from typing import NamedTuple
 import msgspec
 
 from orchestrator.tuning.clockwork import Clockwork
-from orchestrator.tuning.curves import Cost, Curves
+from orchestrator.tuning.curves import Curves, UnitCost
 from orchestrator.tuning.sharing import Done, Work
 from stages.core import cores, pipes
 from stages.core.arena import View
@@ -24,13 +24,13 @@ from stages.core.config import StageSpec
 from stages.core.model import TOKENS, ModelCard
 from stages.core.schedule_names import evaluations, own_schedule
 
-Say = Callable[["Twin", list[pipes.FromStage]], None]
+Send = Callable[["SimulatedStage", list[pipes.FromStage]], None]
 """Sends the messages of one unit of work on their way to the hub."""
 
-Until = Callable[[Done], None]
+Wait = Callable[[Done], None]
 """Something to wait for: has what it is given called when it has come to pass."""
 
-Unit = Iterator[pipes.FromStage | Until]
+Unit = Iterator[pipes.FromStage | Wait]
 """One unit of work: what is said, and what is waited for."""
 
 _SHORTEST = 0.5
@@ -38,17 +38,17 @@ _SHORTEST = 0.5
 
 
 class Scene(NamedTuple):
-    """What all twins of a pipeline have in common."""
+    """The parts that all simulated stages of a pipeline share."""
 
     card: ModelCard
     curves: Curves
     clock: Clockwork
-    say: Say
+    send: Send
     handover_s: float
     """What a stage loses when it is granted the cores."""
 
 
-class Twin:
+class SimulatedStage:
     """A stage process: its messages, its lease, and one unit of work after the other."""
 
     def __init__(self, spec: StageSpec, view: View, scene: Scene) -> None:
@@ -58,10 +58,10 @@ class Twin:
         self.curves = scene.curves
         self.clock = scene.clock
         self.cores = cores.parse(spec.cores)
-        self._say = scene.say
+        self._send = scene.send
         self._handover_s = scene.handover_s if spec.takes_turns else 0.0
         self._inbox: deque[pipes.ToStage] = deque()
-        self._dice = random.Random(spec.number)
+        self._rng = random.Random(spec.number)
         self._may_work = not spec.takes_turns
         self._worked = self._asked_back = self._in_unit = False
 
@@ -106,33 +106,33 @@ class Twin:
     def _go_on(self, unit: Unit) -> None:
         """To the next thing that the unit waits for, or to its end."""
         said: list[pipes.FromStage] = []
-        until: Until | None = None
+        wait: Wait | None = None
         for each in unit:
             if not isinstance(each, msgspec.Struct):
-                until = each
+                wait = each
                 break
             said.append(each)
         if said:
-            self._say(self, said)
-        if until is not None:
-            until(lambda: self._go_on(unit))
+            self._send(self, said)
+        if wait is not None:
+            wait(lambda: self._go_on(unit))
             return
         self._in_unit = False
         self._yield()
-        self.clock.after(0.0, self._again)
+        self.clock.after(0.0, self._wake)
 
-    def _again(self) -> None:
+    def _wake(self) -> None:
         if not self._in_unit and (self._inbox or not self.idle):
             self._turn()
 
     def _yield(self) -> None:
         if self.spec.takes_turns and self._may_work and (self._asked_back or self.idle):
             self._may_work = self._worked = self._asked_back = False
-            self._say(self, [pipes.Yielded()])
+            self._send(self, [pipes.Yielded()])
 
-    def seconds(self, cost: Cost, run: pipes.Run) -> float:
+    def seconds(self, cost: UnitCost, run: pipes.Run) -> float:
         """Of this one unit of work: no two take equally long."""
-        return cost.seconds * self._size(run) * max(_SHORTEST, self._dice.gauss(1.0, cost.deviation))
+        return cost.seconds * self._size(run) * max(_SHORTEST, self._rng.gauss(1.0, cost.deviation))
 
     def _size(self, run: pipes.Run) -> float:
         """How much larger than the one that was measured the job's picture is."""
@@ -149,7 +149,7 @@ class Twin:
         self.view.seal(run.output, 0)
 
 
-class OneByOneTwin(Twin):
+class SimulatedOneByOne(SimulatedStage):
     """The text encoder, or the decoder."""
 
     def __init__(self, spec: StageSpec, view: View, scene: Scene) -> None:
@@ -169,14 +169,14 @@ class OneByOneTwin(Twin):
         """The oldest job."""
         run = self._queue.popleft()
         began = self.clock.now_ns
-        yield pipes.Took(run.job, began)
+        yield pipes.Started(run.job, began)
         cost = self.curves.cost(self.spec.kind, self.spec.threads)
         seconds = self.seconds(cost, run)
         yield lambda done: self.clock.begin(
             Work(self.spec.name, self.cores, seconds, cost.cores, done, threads=self.spec.threads)
         )
         self.seal(run)
-        yield pipes.Put(run.job, run.output, self._shape(run), began, self.clock.now_ns)
+        yield pipes.Finished(run.job, run.output, self._shape(run), began, self.clock.now_ns)
 
     def _shape(self, run: pipes.Run) -> tuple[int, ...]:
         if isinstance(run, pipes.RunText):
@@ -192,8 +192,8 @@ class _Sequence:
     steps: int
     """U-Net evaluations in all."""
     step: int = 0
-    flying: bool = False
-    taken_ns: int = 0
+    in_flight: bool = False
+    started_ns: int = 0
 
     @property
     def rows(self) -> int:
@@ -205,31 +205,31 @@ class _Sequence:
 
 
 @dataclass(eq=False)
-class _Flight:
+class _InFlight:
     group: list[_Sequence]
     rows: int
     began_ns: int
-    landed: bool = False
+    done: bool = False
     then: Done | None = None
-    """Waits for it to land."""
+    """Called when it is done."""
 
     def wait(self, done: Done) -> None:
         self.then = done
 
 
-class UnetTwin(Twin):
+class SimulatedUnet(SimulatedStage):
     """The U-Net engine."""
 
     def __init__(self, spec: StageSpec, view: View, scene: Scene) -> None:
         super().__init__(spec, view, scene)
         self._sequences: list[_Sequence] = []
-        self._flights: deque[_Flight] = deque()
+        self._in_flight: deque[_InFlight] = deque()
         self._batcher: Batcher[_Sequence] = Batcher(spec.order)
 
     @property
     def idle(self) -> bool:
         """Whether no sequence is here, and no forward in flight."""
-        return not self._sequences and not self._flights
+        return not self._sequences and not self._in_flight
 
     def admit(self, run: pipes.Run) -> None:
         """Take a sequence in."""
@@ -239,53 +239,53 @@ class UnetTwin(Twin):
         self._sequences.append(_Sequence(run, evaluations(schedule, run.steps)))
 
     def unit(self) -> Unit:
-        """Launch what can fly; land the forward that has flown longest, or all where cores are lent."""
-        while len(self._flights) < self.spec.streams and (group := self._group()):
-            yield from self._launch(group)
-        if self._flights:
-            yield from self._land(self._flights.popleft())
-        while self.spec.takes_turns and self._flights:
-            yield from self._land(self._flights.popleft())
+        """Start every forward that there is room for; finish the oldest, or all where the cores are shared by turns."""
+        while len(self._in_flight) < self.spec.streams and (group := self._group()):
+            yield from self._start_forward(group)
+        if self._in_flight:
+            yield from self._finish_forward(self._in_flight.popleft())
+        while self.spec.takes_turns and self._in_flight:
+            yield from self._finish_forward(self._in_flight.popleft())
 
-    def _launch(self, group: list[_Sequence]) -> Iterator[pipes.FromStage]:
+    def _start_forward(self, group: list[_Sequence]) -> Iterator[pipes.FromStage]:
         now = self.clock.now_ns
         for sequence in group:
-            sequence.flying = True
-            if not sequence.taken_ns:
-                sequence.taken_ns = now
-                yield pipes.Took(sequence.run.job, now, 0, sequence.steps)
-        flight = _Flight(group, sum(sequence.rows for sequence in group), now)
-        self._flights.append(flight)
+            sequence.in_flight = True
+            if not sequence.started_ns:
+                sequence.started_ns = now
+                yield pipes.Started(sequence.run.job, now, 0, sequence.steps)
+        forward = _InFlight(group, sum(sequence.rows for sequence in group), now)
+        self._in_flight.append(forward)
         threads, streams = self.spec.threads, self.spec.streams
-        cost = self.curves.cost("unet", threads, streams, flight.rows)
+        cost = self.curves.cost("unet", threads, streams, forward.rows)
         own = max(1, threads // streams)
-        alone = self.curves.cost("unet", own, 1, flight.rows)
-        flock = (streams, max(1.0, cost.seconds / alone.seconds)) if streams > 1 else (1, 1.0)
+        alone = self.curves.cost("unet", own, 1, forward.rows)
+        concurrency = (streams, max(1.0, cost.seconds / alone.seconds)) if streams > 1 else (1, 1.0)
         seconds = self.seconds(cost, group[0].run)
 
-        def landed() -> None:
-            flight.landed = True
-            if flight.then is not None:
-                flight.then()
+        def done() -> None:
+            forward.done = True
+            if forward.then is not None:
+                forward.then()
 
-        self.clock.begin(Work(self.spec.name, self.cores, seconds, cost.cores, landed, flock, own))
+        self.clock.begin(Work(self.spec.name, self.cores, seconds, cost.cores, done, concurrency, own))
 
-    def _land(self, flight: _Flight) -> Unit:
-        if not flight.landed:
-            yield flight.wait
+    def _finish_forward(self, forward: _InFlight) -> Unit:
+        if not forward.done:
+            yield forward.wait
         ended = self.clock.now_ns
-        for sequence in flight.group:
-            sequence.flying = False
+        for sequence in forward.group:
+            sequence.in_flight = False
             sequence.step += 1
-        for sequence in flight.group:
+        for sequence in forward.group:
             run = sequence.run
-            cost_ns = round((ended - flight.began_ns) * sequence.rows / flight.rows / self.spec.streams)
-            yield pipes.Stepped(run.job, sequence.step, sequence.steps, flight.began_ns, ended, cost_ns)
+            cost_ns = round((ended - forward.began_ns) * sequence.rows / forward.rows / self.spec.streams)
+            yield pipes.Stepped(run.job, sequence.step, sequence.steps, forward.began_ns, ended, cost_ns)
             if sequence.step == sequence.steps:
                 self._sequences.remove(sequence)
                 self.seal(run)
                 shape = self.card.latent_shape(run.width, run.height)
-                yield pipes.Put(run.job, run.output, shape, sequence.taken_ns, ended)
+                yield pipes.Finished(run.job, run.output, shape, sequence.started_ns, ended)
 
     def _group(self) -> list[_Sequence]:
         max_rows = self.spec.max_rows

@@ -7,8 +7,8 @@ import msgspec
 
 from orchestrator.tuning import space
 from orchestrator.tuning.curves import Curves
-from orchestrator.tuning.foretell import Foretelling, best_on_paper
 from orchestrator.tuning.machine import Topology
+from orchestrator.tuning.predictor import Predictor, best_predicted
 from orchestrator.tuning.profile import Profile
 from orchestrator.tuning.score import Score
 from orchestrator.tuning.space import Candidate
@@ -29,8 +29,8 @@ _MOST_SIMULATED = 5
 """Candidates of one layout that are simulated, those with the highest bounds."""
 
 
-class Machine(NamedTuple):
-    """The machine on paper."""
+class LargerMachine(NamedTuple):
+    """A machine that is not here."""
 
     cores: int
     numa: int
@@ -38,7 +38,7 @@ class Machine(NamedTuple):
     """Of a core's part of a node, beside that of the machine measured."""
 
 
-class Row(msgspec.Struct, frozen=True):
+class LayoutRow(msgspec.Struct, frozen=True):
     """The best of one layout."""
 
     layout: str
@@ -59,12 +59,12 @@ class _Layout(NamedTuple):
 
 
 def compare(
-    machine: Machine,
+    machine: LargerMachine,
     profile: Profile,
     steps: int,
     cap_s: float,
     done: Callable[[str], None] = lambda name: None,
-) -> list[Row]:
+) -> list[LayoutRow]:
     """One wide pipeline, disjoint stages, and narrow cells of several widths; the fastest that keeps the cap first.
 
     Raises ConfigError for a machine that cannot be.
@@ -80,7 +80,7 @@ def compare(
     return sorted(rows, key=lambda row: (not row.keeps_cap, -row.score.images_per_s))
 
 
-def _layouts(machine: Machine) -> Iterator[_Layout]:
+def _layouts(machine: LargerMachine) -> Iterator[_Layout]:
     node = machine.cores // machine.numa
     yield _Layout("one wide pipeline, cores shared", 1, machine.cores, _shared)
     if machine.cores > 1:
@@ -99,22 +99,22 @@ def _shared(candidate: Candidate) -> bool:
 
 def _best(
     layout: _Layout,
-    machine: Machine,
+    machine: LargerMachine,
     profile: Profile,
     steps: int,
     cap_s: float,
-) -> Row | None:
+) -> LayoutRow | None:
     node = machine.cores // machine.numa
     numa = max(1, layout.cores_a_cell // node)
-    topology = Topology.paper(layout.cores_a_cell, numa)
+    topology = Topology.what_if(layout.cores_a_cell, numa)
     # Cells on one node share its bandwidth evenly, and so do the streams of one cell what it has.
     here = len(cores.parse(profile.cores))
     bandwidth = machine.bandwidth * min(layout.cores_a_cell, node) / here
     curves = Curves(profile.points, bandwidth, by_law=True)
-    paper = Foretelling(Config(), profile.card, topology, curves, profile.conditions, steps)
+    predictor = Predictor(Config(), profile.card, topology, curves, profile.conditions, steps)
     chosen = [candidate for candidate in space.candidates(topology, profile.card) if layout.wanted(candidate)]
-    scores = paper.scores(paper.promising(chosen, _MOST_SIMULATED))
-    best = best_on_paper(scores, cap_s)
+    scores = predictor.scores(predictor.by_bound(chosen, _MOST_SIMULATED))
+    best = best_predicted(scores, cap_s)
     keeps = best is not None
     if best is None:
         best = min(scores, key=lambda candidate: scores[candidate].p99_s, default=None)
@@ -122,4 +122,4 @@ def _best(
         return None
     one = scores[best]
     every = msgspec.structs.replace(one, images_per_s=one.images_per_s * layout.cells)
-    return Row(layout.name, layout.cells, best, every, paper.memory_bytes(best) * layout.cells, keeps)
+    return LayoutRow(layout.name, layout.cells, best, every, predictor.memory_bytes(best) * layout.cells, keeps)

@@ -4,7 +4,7 @@ import diffusers
 import numpy as np
 import torch
 
-from benchmarks.contest.work import Draw, Pixels, Work
+from benchmarks.comparison.work import Draw, Pixels, Work
 from stages.core import cores
 
 _TYPES = {"bf16": torch.bfloat16, "f32": torch.float32}

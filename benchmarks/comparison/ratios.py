@@ -1,4 +1,4 @@
-"""How often one contender is as fast as another: a ratio for each round, their median, and how sure it is."""
+"""How often one system is as fast as another: a ratio for each round, their median, and how sure it is."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Ratio:
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float], seed: int = 0) -> Ratio:
-    """The ratio of two contenders, from a figure of each for every round: `ours[i]` and `theirs[i]` are of one round.
+    """The ratio of two systems, from a figure of each for every round: `ours[i]` and `theirs[i]` are of one round.
 
     A drift of the machine from round to round cancels in each ratio. The interval is the percentile bootstrap's: the
     medians of as many ratios drawn with replacement. Raises ValueError where the rounds do not pair up.
@@ -40,7 +40,7 @@ def ratio(ours: Sequence[float], theirs: Sequence[float], seed: int = 0) -> Rati
     if len(ratios) < FEWEST:
         low, high = ratios.min(), ratios.max()
     else:
-        dice = np.random.default_rng(seed)
-        medians = np.median(dice.choice(ratios, (_RESAMPLINGS, len(ratios))), axis=1)
+        rng = np.random.default_rng(seed)
+        medians = np.median(rng.choice(ratios, (_RESAMPLINGS, len(ratios))), axis=1)
         low, high = np.percentile(medians, (2.5, 97.5))
     return Ratio(float(np.median(ratios)), float(low), float(high), len(ratios))

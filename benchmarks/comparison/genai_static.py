@@ -2,8 +2,8 @@
 
 import openvino_genai
 
-from benchmarks.contest.genai import drawer
-from benchmarks.contest.work import Draw, Work
+from benchmarks.comparison.genai import drawer
+from benchmarks.comparison.work import Draw, Work
 
 
 def load(work: Work) -> Draw:

@@ -2,7 +2,7 @@
 
 import openvino_genai
 
-from benchmarks.contest.work import Draw, Pixels, Work
+from benchmarks.comparison.work import Draw, Pixels, Work
 
 
 def load(work: Work) -> Draw:

@@ -1,4 +1,4 @@
-"""What the comparison with peers does with real processes: memory of a tree, and Triptych as a contender."""
+"""What the comparison with peers does with real processes: memory of a tree, and Triptych as a system."""
 
 import subprocess
 import sys
@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from benchmarks.contest import memory
-from benchmarks.contest.memory import PeakMemory
-from benchmarks.contest.triptych import Triptych
-from benchmarks.contest.work import Work
+from benchmarks.comparison import memory
+from benchmarks.comparison.memory import PeakMemory
+from benchmarks.comparison.triptych import Triptych
+from benchmarks.comparison.work import Work
 from stages.core.errors import ConfigError
 from stages.core.model import demo_folder
 from tests.server import STUBS, eventually
@@ -62,21 +62,21 @@ def test_a_process_that_is_gone_has_nothing() -> None:
 
 def test_triptych_is_started_asked_and_stopped(tmp_path: Path) -> None:
     before = memory.descendants().keys()
-    contender = Triptych("triptych", WORK, 6, STUBS)
+    system = Triptych("triptych", WORK, 6, STUBS)
     try:
-        contender.load()
+        system.load()
         assert len(memory.descendants().keys() - before) >= 4
-        contender.draw(0, 6)
-        contender.save(6, tmp_path / "6.png")
+        system.draw(0, 6)
+        system.save(6, tmp_path / "6.png")
     finally:
-        contender.close()
+        system.close()
     with Image.open(tmp_path / "6.png") as picture:
         assert picture.format == "PNG"
     assert memory.descendants().keys() == before
 
 
 def test_a_key_that_triptych_does_not_know_ends_it_with_its_own_words() -> None:
-    contender = Triptych("triptych-tuned", WORK, 1, ("stage.unet.steams=2",))
+    system = Triptych("triptych-tuned", WORK, 1, ("stage.unet.steams=2",))
     with pytest.raises(ConfigError, match="steams"):
-        contender.load()
-    contender.close()
+        system.load()
+    system.close()

@@ -1,6 +1,6 @@
 """A peer in a process of its own. The parent writes one line at a time, and the process answers each with one.
 
-    python -m benchmarks.contest.worker MODULE WORK [CORES]
+    python -m benchmarks.comparison.worker MODULE WORK [CORES]
 
 MODULE has a `load(work)` that returns a `Draw`; WORK is a `Work` in JSON. With CORES, a Linux CPU list, the process is
 pinned before the module is imported, for libraries start threads when they are.
@@ -23,7 +23,7 @@ from typing import TextIO
 import msgspec
 from PIL import Image
 
-from benchmarks.contest.work import Draw, Work, prompt
+from benchmarks.comparison.work import Draw, Work, prompt
 from stages.core import cores
 
 

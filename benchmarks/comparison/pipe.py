@@ -1,4 +1,4 @@
-"""The parent's end of the line protocol of benchmarks.contest.worker."""
+"""The parent's end of the line protocol of benchmarks.comparison.worker."""
 
 import os
 import select

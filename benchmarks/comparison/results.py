@@ -6,15 +6,15 @@ from statistics import median
 
 import msgspec
 
-from benchmarks.contest.memory import Peak
-from benchmarks.contest.ratios import Ratio, ratio
+from benchmarks.comparison.memory import Peak
+from benchmarks.comparison.ratios import Ratio, ratio
 
 OURS = "triptych"
-"""How the names of Triptych's contenders begin."""
+"""How the names of Triptych's systems begin."""
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
-    """What each contender did in every run."""
+    """What each system did in every run."""
 
     model: str
     images: int
@@ -27,7 +27,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     """One prompt at a time, the next when its picture has come; otherwise all are handed over at once."""
 
     def figure(self, seconds: Sequence[float]) -> float:
-        """What is compared, of one contender in one round: images a second; alone, the median seconds of an image."""
+        """What is compared, of one system in one round: images a second; alone, the median seconds of an image."""
         return median(seconds) if self.alone else self.images * len(seconds) / sum(seconds)
 
     @property
@@ -45,7 +45,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Measured(msgspec.Struct, kw_only=True):
-    """All that was found of one task, by contender."""
+    """All that was found of one task, by system."""
 
     task: Task
     rounds: list[dict[str, list[float]]] = []
@@ -57,11 +57,11 @@ class Measured(msgspec.Struct, kw_only=True):
     """The most CPU time, in cores, that it used while another one worked."""
 
     def figures(self, name: str, beside: str) -> list[float]:
-        """The contender's figure in every round that it shares with another."""
+        """The system's figure in every round that it shares with another."""
         return [self.task.figure(seconds[name]) for seconds in self.rounds if name in seconds and beside in seconds]
 
     def names(self) -> list[str]:
-        """All contenders, peers first."""
+        """All systems, peers first."""
         found = dict.fromkeys(name for seconds in self.rounds for name in seconds) | dict.fromkeys(self.peaks)
         return sorted(found, key=lambda name: name.startswith(OURS))
 
@@ -107,7 +107,7 @@ def _read(file: Path) -> Report:
 
 
 def table(found: Measured) -> list[str]:
-    """In Markdown: one row a contender, one column of ratios for each Triptych."""
+    """In Markdown: one row a system, one column of ratios for each Triptych."""
     ours = [name for name in found.names() if name.startswith(OURS)]
     head = ["", found.task.unit, *(f"{name} / it" for name in ours), "peak PSS", "picture"]
     rows = [head, ["---", *["--:"] * (len(head) - 1)]]

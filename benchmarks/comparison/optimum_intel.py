@@ -2,8 +2,8 @@
 
 from optimum.intel import OVDiffusionPipeline
 
-from benchmarks.contest.diffusers_torch import drawer
-from benchmarks.contest.work import Draw, Work
+from benchmarks.comparison.diffusers_torch import drawer
+from benchmarks.comparison.work import Draw, Work
 
 
 def load(work: Work) -> Draw:

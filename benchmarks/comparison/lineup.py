@@ -5,10 +5,10 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.contest.contenders import PEERS, Contender, Peer, Workers
-from benchmarks.contest.results import Task
-from benchmarks.contest.triptych import Triptych
-from benchmarks.contest.work import Work
+from benchmarks.comparison.results import Task
+from benchmarks.comparison.systems import PEERS, Peer, System, Workers
+from benchmarks.comparison.triptych import Triptych
+from benchmarks.comparison.work import Work
 from stages.core import cores
 
 OURS = ("triptych", "triptych-tuned")
@@ -16,7 +16,7 @@ NAMES = (*(peer.name for peer in PEERS), *OURS)
 
 PER_WEIGHT = 2.6
 PER_PROCESS = 0.4e9
-"""Memory of a process of a contender, to tell how many fit: so many times the weights on disk, and so many bytes."""
+"""Memory of a process of a system, to tell how many fit: so many times the weights on disk, and so many bytes."""
 
 
 def peers(
@@ -44,13 +44,13 @@ def _obstacle(peer: Peer, task: Task, work: Work) -> str:
     return ""
 
 
-def triptychs(task: Task, work: Work, overrides: Sequence[str], without: Collection[str]) -> list[Contender]:
+def triptychs(task: Task, work: Work, overrides: Sequence[str], without: Collection[str]) -> list[System]:
     """Triptych as it comes and, if there are overrides, with those."""
     configurations = {OURS[0]: (), **({OURS[1]: tuple(overrides)} if overrides else {})}
     return [Triptych(name, work, task.images, keys) for name, keys in configurations.items() if name not in without]
 
 
-def groups(ours: list[Contender], others: list[Peer], work: Work, say: Callable[[str], None]) -> list[list[Contender]]:
+def groups(ours: list[System], others: list[Peer], work: Work, say: Callable[[str], None]) -> list[list[System]]:
     """All together; or, where memory does not suffice, Triptych with one peer at a time."""
     weights = sum(file.stat().st_size for file in Path(work.model).glob("*/openvino_model.bin"))
     processes = len(ours) + sum(peer.processes for peer in others)

@@ -1,4 +1,4 @@
-"""Triptych as a contender: a pipeline of its own and its client."""
+"""Triptych as a system: a pipeline of its own and its client."""
 
 import time
 from collections.abc import Sequence
@@ -7,9 +7,9 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks.contest.contenders import IMAGE_S, LOAD_S
-from benchmarks.contest.pipe import WorkerLost
-from benchmarks.contest.work import Work, prompt
+from benchmarks.comparison.pipe import WorkerLost
+from benchmarks.comparison.systems import IMAGE_S, LOAD_S
+from benchmarks.comparison.work import Work, prompt
 from orchestrator.client import own_pipeline
 from stages.core import wire
 
