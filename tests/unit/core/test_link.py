@@ -15,7 +15,6 @@ import pytest
 import zmq
 
 from stages.core import outbox, pipes, wire
-from stages.core.arena import SlotRef
 from stages.core.errors import NoAnswer, StartFailed
 from stages.core.link import ClientHub, ClientLink, StageHub, StageLink, private_address
 from tests.conftest import ROOT
@@ -249,7 +248,7 @@ def test_news_of_one_forward_travel_together_in_order_and_all_else_at_once(
         stage_link.send(stepped(job))
     stage_link.end_unit()
     assert frames(stage_hub, 3) == [[1, 2, 3]]
-    for message in (pipes.Started(4, 0, 0, 2), stepped(4), pipes.Finished(4, SlotRef(0, 1), (4,), 0, 1)):
+    for message in (pipes.Started(4, 0, 0, 2), stepped(4), pipes.Finished(4, (4,), 0, 1)):
         stage_link.send(message)
     assert frames(stage_hub, 3) == [[4], [4, 4]]
 
@@ -257,7 +256,7 @@ def test_news_of_one_forward_travel_together_in_order_and_all_else_at_once(
 @pytest.mark.parametrize(
     "wrong",
     [
-        pipes.Finished(1, SlotRef(0, 1), (np.int64(4),), 0, 1),  # type: ignore[arg-type]
+        pipes.Finished(1, (np.int64(4),), 0, 1),  # type: ignore[arg-type]
         pipes.Stepped(1, 0.5, 2, 0, 1, 1),  # type: ignore[arg-type]
         pipes.PreviewDrawn(1, 1, b"x" * (1 << 20)),
     ],
