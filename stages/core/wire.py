@@ -23,8 +23,8 @@ Syntax = Literal["plain", "a1111"]
 """How a prompt is read: as it is, or with the weights that AUTOMATIC1111's web UI knows (stages.text.emphasis)."""
 
 PROTOCOL = 1
-"""Version of what is said here, as `status` tells it. It changes only with what breaks a client that was written for the
-one before: not with a new message, field, code or value that such a client can ignore."""
+"""Version of what is said here, as `status` tells it. It changes only with what breaks a client that was written for
+the one before: not with a new message, field, code or value that such a client can ignore."""
 
 MAX_REQUEST_BYTES = 1 << 20
 
