@@ -24,7 +24,7 @@ OUTPUT_POOL: dict[Kind, str] = {"text": "embeds", "unet": "latents", "vae": "ima
 """The pool that the stages of a kind write into."""
 
 SHARED: Share = "timeslice"
-"""How stages share cores when nothing is said; what measured best (README)."""
+"""How stages share cores when nothing is said; what measured best (docs/measured.md)."""
 
 PREEMPTION_SLOTS = 8
 """Jobs a U-Net process may hold beyond its depth because they go before all that it has."""
