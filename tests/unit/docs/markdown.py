@@ -5,12 +5,8 @@ from pathlib import Path
 
 from tests.conftest import ROOT
 
-DOCUMENTS = sorted(
-    path
-    for path in (*ROOT.glob("*.md"), *ROOT.glob("*/*.md"))
-    if not any(part.startswith(".") for part in path.relative_to(ROOT).parts)
-)
-"""Everything that a reader of the repository can open."""
+DOCUMENTS = sorted(path for folder in (".", "docs", "demo") for path in (ROOT / folder).glob("*.md"))
+"""What readers of the repository open."""
 
 _FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(?:\]\(|(?:src|href)=\")([^)\s\"]+)")

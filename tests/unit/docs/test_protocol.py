@@ -43,9 +43,9 @@ def of_json(hint: Any) -> str:
     return f"`{hint.__name__}`"
 
 
-def row(struct: type[msgspec.Struct], field: msgspec.inspect.Field) -> str:
+def row(struct: type[msgspec.Struct], field: msgspec.structs.FieldInfo) -> str:
     """How the table row of a field begins. What the hub sends is always there, so only requests have a default."""
-    begin = f"| `{field.encode_name}` | {of_json(next(f.type for f in msgspec.structs.fields(struct) if f.name == field.name))} |"
+    begin = f"| `{field.encode_name}` | {of_json(field.type)} |"
     if struct not in get_args(wire.ClientMessage):
         return begin
     default = "required" if field.required else f"`{msgspec.json.encode(field.default).decode()}`"
@@ -64,10 +64,8 @@ def section(struct: type[msgspec.Struct]) -> str:
 
 @pytest.mark.parametrize("struct", STRUCTS)
 def test_every_message_is_described_field_by_field(struct: type[msgspec.Struct]) -> None:
-    info = msgspec.inspect.type_info(struct)
-    assert isinstance(info, msgspec.inspect.StructType)
     lines = section(struct).splitlines()
-    rows = [row(struct, field) for field in info.fields]
+    rows = [row(struct, field) for field in msgspec.structs.fields(struct)]
     for expected in rows:
         assert any(line.startswith(expected) for line in lines), f"no row begins with: {expected}"
     told = [line for line in lines if line.startswith("| `")]
