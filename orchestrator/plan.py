@@ -22,7 +22,7 @@ IMPLEMENTATIONS: dict[Kind, str] = {
 }
 
 SHARED: Share = "timeslice"
-"""How stages share cores when nothing is said; what measured best (README)."""
+"""How stages share cores when nothing is said; what measured best (docs/measured.md)."""
 
 PREEMPTION_SLOTS = 8
 """Jobs a U-Net process may hold beyond its depth because they go before all that it has."""

@@ -22,6 +22,10 @@ Format = Literal["png", "jpeg", "webp"]
 Syntax = Literal["plain", "a1111"]
 """How a prompt is read: as it is, or with the weights that AUTOMATIC1111's web UI knows (stages.text.emphasis)."""
 
+PROTOCOL = 1
+"""Version of what is said here, as `status` tells it. It changes only with what breaks a client that was written for
+the one before: not with a new message, field, code or value that such a client can ignore."""
+
 MAX_REQUEST_BYTES = 1 << 20
 
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -355,6 +359,8 @@ class Status(_FromHub, frozen=True, kw_only=True, tag="status"):
     """Jobs that had to be sent again since the start."""
     hub_pid: int
     hub_cpu_s: float
+    protocol: int = 0
+    """The server's PROTOCOL; 0 from servers that are older than the number."""
 
 
 class Trace(_FromHub, frozen=True, kw_only=True, tag="trace"):

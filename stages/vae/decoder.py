@@ -53,10 +53,15 @@ class VaeStage(OneByOne[Decode]):
             raise BadOutput("the decoder's output holds NaN or Inf")
         self._learn(self._card.from_decoder(latents[0]), sample[0])
         pixels = np.clip(sample[0] / 2 + 0.5, 0, 1).transpose(1, 2, 0)
-        picture = encode((pixels * 255).round().astype(np.uint8), run.task.format, run.task.metadata)
+        pixels = self.retouch((pixels * 255).round().astype(np.uint8))
+        picture = encode(pixels, run.task.format, run.task.metadata)
         self.view.write(run.output)[: len(picture)] = np.frombuffer(picture, np.uint8)
         self.view.seal(run.output, len(picture))
         return (len(picture),)
+
+    def retouch(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The picture, [height, width, 3], as it is to be encoded: for stages of one's own (examples/own_stage.py)."""
+        return pixels
 
     def preview(self, wanted: DrawPreview) -> PreviewDrawn | None:
         """Draw from the newest checkpoint in the slot; nothing if the job has left it."""

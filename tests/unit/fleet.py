@@ -88,6 +88,9 @@ class Fleet:
         request = wire.Submit(id=id, prompt=prompt, **fields)  # type: ignore[arg-type]
         return self._perform(self.router.ask(client, request, self.tick(), DRAW))
 
+    def ask(self, message: wire.PromptMessage, client: bytes = CLIENT) -> list[wire.HubMessage]:
+        return self._perform(self.router.ask(client, message, self.tick(), DRAW))
+
     def cancel(self, id: str, client: bytes = CLIENT) -> list[wire.HubMessage]:
         return self._perform(self.router.ask(client, wire.Cancel(id=id), self.tick()))
 
