@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from orchestrator.cli import parser as read
 from orchestrator.cli.parser import Parser
+from stages.core import wire
 from stages.core.config import ListenConfig, expand_home
 from stages.core.errors import ConfigError
 
@@ -86,10 +87,26 @@ def address(args: argparse.Namespace, environ: Mapping[str, str] = os.environ) -
 
 
 def add_pictures(parser: Parser) -> None:
-    """How pictures are made, where they go and what is said about them."""
-    parser.add_argument("--negative", type=read.text, default="", metavar="TEXT", help="what should not be in it")
+    """How pictures are made, where they go and what is said about them.
+
+    An option about the request is named, by its `dest`, after the field of wire.Submit.
+    """
+    parser.add_argument(
+        "--negative",
+        dest="negative_prompt",
+        type=read.text,
+        default="",
+        metavar="TEXT",
+        help="what should not be in it",
+    )
     parser.add_argument("--steps", type=read.count, metavar="N", help="denoising steps (default: the model's)")
-    parser.add_argument("--guidance", type=read.finite, metavar="SCALE", help="guidance scale (default: the model's)")
+    parser.add_argument(
+        "--guidance",
+        dest="guidance_scale",
+        type=read.finite,
+        metavar="SCALE",
+        help="guidance scale (default: the model's)",
+    )
     parser.add_argument(
         "--guidance-rescale",
         type=read.share,
@@ -110,12 +127,26 @@ def add_pictures(parser: Parser) -> None:
     parser.add_argument(
         "--clip-skip", type=read.layers, default=0, metavar="N", help="last layers of the text encoder to skip"
     )
-    parser.add_argument("--format", choices=("png", "jpeg", "webp"), default="png", help="file format (default: png)")
+    parser.add_argument(
+        "--format",
+        dest="output_format",
+        choices=("png", "jpeg", "webp"),
+        default="png",
+        help="file format (default: png)",
+    )
     parser.add_argument(
         "-o", "--out", type=read.path, metavar="DIR", help="where the pictures go (default: ./triptych-out)"
     )
     parser.add_argument("--trace", type=read.path, metavar="FILE", help="write what ran when, for ui.perfetto.dev")
     add_json(parser, "print one JSON object a picture")
+
+
+def request(args: argparse.Namespace) -> wire.Submit:
+    """The request that these options describe, without id and prompt."""
+    width, height = args.size or (None, None)
+    named = {field: value for field, value in vars(args).items() if field in wire.Submit.__struct_fields__}
+    derived = {"id": "", "prompt": "", "width": width, "height": height, "trace": args.trace is not None}
+    return wire.Submit(**(named | derived))
 
 
 def add_json(parser: Parser, does: str) -> None:

@@ -14,7 +14,6 @@ from orchestrator.cli.terminal.pictures import Folder
 from orchestrator.cli.terminal.report import JsonReport, PlainReport, Report
 from orchestrator.client import Client
 from orchestrator.trace import prompts as trace
-from stages.core import wire
 
 _TICK_S = 0.1
 """How long the loop may wait for one thing while another could happen."""
@@ -119,25 +118,3 @@ def carry_out(args: argparse.Namespace, source: Source, patience_s: float, per_s
         if args.trace and work.traced:  # also what there is after Ctrl-C
             trace.write(args.trace, work.traced)
     return session
-
-
-def defaults(args: argparse.Namespace) -> wire.Submit:
-    """The request that the options describe, without id and prompt."""
-    width, height = args.size or (None, None)
-    return wire.Submit(
-        id="",
-        prompt="",
-        negative_prompt=args.negative,
-        steps=args.steps,
-        guidance_scale=args.guidance,
-        guidance_rescale=args.guidance_rescale,
-        seed=args.seed,
-        width=width,
-        height=height,
-        schedule=args.schedule,
-        syntax=args.syntax,
-        clip_skip=args.clip_skip,
-        n=args.n,
-        output_format=args.format,
-        trace=args.trace is not None,
-    )

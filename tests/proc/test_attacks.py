@@ -68,14 +68,14 @@ def test_what_one_message_of_a_stage_raises_costs_the_prompt_that_it_was_about()
 
 
 def test_what_one_request_raises_costs_that_request() -> None:
-    with serving(*STUBS, command=raising("submit", 2)) as server, server.client() as client:
+    with serving(*STUBS, command=raising("ask", 2)) as server, server.client() as client:
         outcome = run(client, [prompt(f"{each}") for each in range(4)])
         assert [(id, failed.code) for id, failed in outcome.failed().items()] == [("1", "internal")]
         assert len(outcome.images) == 3
 
 
 def test_what_else_is_raised_fails_every_prompt_and_ends_every_child() -> None:
-    with serving(*STUBS, command=raising("remind", 1)) as server, server.client() as client:
+    with serving(*STUBS, command=raising("send_waiting", 1)) as server, server.client() as client:
         children = server.children()
         outcome = run(client, [prompt(f"{each}", "[slow]") for each in range(8)])
         assert {failed.code for failed in outcome.failed().values()} == {"internal"}

@@ -7,7 +7,7 @@ import msgspec
 
 from orchestrator.cli import parser as read
 from orchestrator.cli import work
-from orchestrator.cli.options import add_pictures, add_target
+from orchestrator.cli.options import add_pictures, add_target, request
 from orchestrator.cli.parser import Parser
 from orchestrator.cli.prompts import new_id
 from orchestrator.cli.session import Session, exit_status
@@ -42,5 +42,5 @@ def arguments(parser: Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Make the pictures."""
-    session = work.carry_out(args, Prompts(args.prompt, work.defaults(args)), patience_s=0.0, per_stage=False)
+    session = work.carry_out(args, Prompts(args.prompt, request(args)), patience_s=0.0, per_stage=False)
     return exit_status(session.failures, shared=True)

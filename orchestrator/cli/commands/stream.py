@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from orchestrator import standard_streams
 from orchestrator.cli import parser as read
 from orchestrator.cli import work
-from orchestrator.cli.options import add_pictures, add_target
+from orchestrator.cli.options import add_pictures, add_target, request
 from orchestrator.cli.parser import Parser
 from orchestrator.cli.prompts import Lines, parse
 from orchestrator.cli.session import Session, exit_status
@@ -86,6 +86,6 @@ def _lines(file: str) -> Iterator[Lines]:
 def run(args: argparse.Namespace) -> int:
     """Make the pictures."""
     with ExitStack() as stack:
-        source = LineSource(stack.enter_context(_lines(args.file)), work.defaults(args))
+        source = LineSource(stack.enter_context(_lines(args.file)), request(args))
         session = work.carry_out(args, source, patience_s=work.STREAM_PATIENCE_S, per_stage=True)
     return exit_status(session.failures, shared=False)
