@@ -13,7 +13,7 @@ its number. What it chooses counts by the median of all runs of that configurati
 import argparse
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -120,7 +120,7 @@ def compare(ground: Ground, cap_s: float, trials: int) -> None:
     for number in range(_REPLAYS):
         rng = random.Random(number)
         first = {ground.usual: [rng.choice(runs[ground.usual])]}
-        found = search(predicted, lambda candidate, rng=rng: rng.choice(runs[candidate]), cap_s, trials, first)
+        found = search(predicted, _replay(runs, rng), cap_s, trials, first)
         counts.append(sum(map(len, found.scores.values())))
         if found.best is None:
             shares.append(0.0)
@@ -137,6 +137,11 @@ def compare(ground: Ground, cap_s: float, trials: int) -> None:
         f"{sum(share >= 0.98 for share in shares) / _REPLAYS:.0%} of the replays reach 98 %, {over} chose one over the "
         "cap"
     )
+
+
+def _replay(runs: Mapping[Candidate, Sequence[Score]], rng: random.Random) -> Callable[[Candidate], Score]:
+    """A trial that answers with one of the runs that were collected."""
+    return lambda candidate: rng.choice(runs[candidate])
 
 
 def main() -> None:

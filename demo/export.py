@@ -166,7 +166,7 @@ def _convert(
 @contextmanager
 def _calling(module: torch.nn.Module, forward: Callable[..., Outputs]) -> Iterator[None]:
     """Let calls of the module run `forward`: so all layers keep the names they have in the module."""
-    module.forward = forward  # type: ignore[method-assign]
+    module.forward = forward
     try:
         with torch.no_grad():
             yield

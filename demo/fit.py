@@ -93,7 +93,7 @@ def fit(learner: Learner, plan: Plan) -> list[float]:
                 group["lr"] = learner.rate * rate_share(step, plan.steps)
             learner.optimizer.zero_grad(set_to_none=True)
             loss = learner.loss(step, generator)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             for group in learner.optimizer.param_groups:
                 torch.nn.utils.clip_grad_norm_(group["params"], 1.0)
             learner.optimizer.step()

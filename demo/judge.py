@@ -60,7 +60,8 @@ class Judge(nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Logits of each head, from pixels [n, 3, 128, 128] of -1 to 1."""
-        return self.heads(self.body(pixels)).split([len(classes) for classes in HEADS.values()], dim=1)
+        logits: tuple[torch.Tensor, ...] = self.heads(self.body(pixels)).split(list(map(len, HEADS.values())), dim=1)
+        return logits
 
 
 def _convolution(before: int, after: int, stride: int) -> list[nn.Module]:
@@ -75,7 +76,7 @@ class _Learner:
         self._device = best_device()
         self._pictures = dataset.pictures()
         self._labels = torch.tensor([labels(dataset.scene(number)) for number in range(dataset.count)])
-        self.judge = new_judge().to(self._device, memory_format=torch.channels_last).train()
+        self.judge: Judge = new_judge().to(self._device, memory_format=torch.channels_last).train()
         self.optimizer = torch.optim.AdamW(self.judge.parameters(), lr=self.rate, weight_decay=0.05)
 
     def loss(self, step: int, generator: torch.Generator) -> torch.Tensor:
@@ -148,7 +149,8 @@ def load_judge(path: Path) -> Judge:
         raise ConfigError(f"{path}: no judge there; `python -m demo.dataset` and `python -m demo.judge` train one")
     judge = new_judge()
     judge.load_state_dict(load_file(path))
-    return judge.eval()
+    judge.eval()
+    return judge
 
 
 def train_judge(folder: Path, data: Path, steps: int, seed: int = 0) -> Judge:

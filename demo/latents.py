@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,7 @@ from stages.core.errors import ConfigError
 
 _BATCH = 100
 
-Device = torch.device
+Device: TypeAlias = torch.device
 
 
 def best_device() -> Device:

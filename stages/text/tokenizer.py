@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from transformers import CLIPTokenizerFast  # type: ignore[attr-defined]  # an alias that is made at run time
+from transformers import CLIPTokenizerFast
 from transformers.utils import logging
 
 from stages.core.embeds import Floats
@@ -19,7 +19,7 @@ from stages.core.text_file import read_text_file, without_marks
 from stages.core.wire import UNREADABLE, Syntax
 from stages.text.emphasis import Piece, parse
 
-logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # it warns of prompts over 77 tokens, which are cut into windows here
+logging.set_verbosity_error()  # it warns of prompts over 77 tokens, which are cut into windows here
 
 _INNER = TOKENS - 2
 """Tokens of a window between the begin and the end mark."""

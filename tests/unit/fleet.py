@@ -229,12 +229,13 @@ class Fleet:
                 assert action.message.job in self.jobs(action.stage)
                 process.drops.append(action.message.job)
             else:
-                assert not isinstance(action.message, pipes.Stop)
+                assert isinstance(action.message, pipes.Run | pipes.DrawPreview), action.message
                 self._receive(action.stage, action.message)
         return heard
 
-    def _receive(self, stage: str, run: pipes.Run) -> None:
+    def _receive(self, stage: str, run: pipes.Run | pipes.DrawPreview) -> None:
         """Take a job in, and refuse what no router may send."""
+        assert not isinstance(run, pipes.DrawPreview), "nobody asked for previews"
         process = self.processes[stage]
         kind = stage.partition("-")[0]
         assert process.alive
