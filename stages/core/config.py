@@ -41,7 +41,7 @@ class ModelConfig(_Section, frozen=True, kw_only=True):
     sizes: tuple[str, ...] = ()
     """Picture sizes served, as `512x768` (width x height); empty means the size the model was trained for."""
     prompt_chunks: Annotated[int, msgspec.Meta(ge=1, le=16)] = 3
-    """Windows of 75 tokens that the longest prompt may fill."""
+    """Chunks of 75 tokens that the longest prompt may fill."""
     embed_cache_mb: Annotated[int, msgspec.Meta(ge=0, le=65_536)] = 64
     """Megabytes of prompt embeds that a text stage keeps for the next time; 0 for none."""
 

@@ -21,7 +21,7 @@ from stages.core.size_step import size_step
 from stages.core.training_noise import other_noise
 
 TOKENS = 77
-"""Tokens of one CLIP window, begin and end marks included."""
+"""Tokens of one CLIP chunk, begin and end marks included."""
 
 _STAGES = Path(__file__).parent.parent
 

@@ -2,7 +2,7 @@ r"""Weights in prompts, as AUTOMATIC1111's web UI has them: the `a1111` syntax, 
 
     (word)        1.1 times its weight             (word:1.3)    1.3 times
     [word]        1/1.1 times                      \( \) \[ \] \\  the character itself
-    BREAK         the next word begins a window
+    BREAK         the next word begins a chunk
 
 Brackets nest and may cross each other, their factors multiply. One that is not closed reaches to the end; one that was
 not opened is a character. A backslash before anything else is dropped.
@@ -105,7 +105,7 @@ def _weights(count: int, factors: list[tuple[int, int, float]]) -> list[float]:
 
 
 def emphasise(embeds: Floats, weights: Floats) -> None:
-    """Multiply the embeds [77, dim] of a window by the weights [77] of its tokens, in place, and keep their mean.
+    """Multiply the embeds [77, dim] of a chunk by the weights [77] of its tokens, in place, and keep their mean.
 
     The web UI's "Original" emphasis. Raises BadRequest where nothing is left to scale to the old mean.
     """

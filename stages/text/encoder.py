@@ -18,7 +18,7 @@ from stages.text.tokenizer import encode_alike
 
 
 class TextStage(OneByOne[RunText]):
-    """Encodes one window at a time into its place in the output slot (stages.core.embeds).
+    """Encodes one chunk at a time into its place in the output slot (stages.core.embeds).
 
     A model with two encoders gets their embeds side by side, and the pooled embeds of the second one.
     """
@@ -32,7 +32,7 @@ class TextStage(OneByOne[RunText]):
         return self._clips[0].precision
 
     def load(self) -> None:
-        """Compile for one window of one prompt and encode the empty prompt."""
+        """Compile for one chunk of one prompt and encode the empty prompt."""
         self._card = read_card(Path(self.spec.model))
         runtime = Runtime(self.spec, self.board)
         self._clips = [Clip(runtime, self._card, part, self.spec.prompt_chunks) for part in self._card.text_encoders]
@@ -40,10 +40,10 @@ class TextStage(OneByOne[RunText]):
         assert sum(clip.dim for clip in self._clips) == self._card.embed_dim
 
     def work(self, run: RunText) -> tuple[int, ...]:
-        """Encode all windows of all prompts of the job, or copy what they gave before."""
+        """Encode all chunks of all prompts of the job, or copy what they gave before."""
         encoded = encode_alike([clip.tokenizer for clip in self._clips], run.prompts, run.syntax)
-        rows, windows, _ = encoded[0].ids.shape
-        shape = (rows, windows * TOKENS, self._card.embed_dim)
+        rows, chunks, _ = encoded[0].ids.shape
+        shape = (rows, chunks * TOKENS, self._card.embed_dim)
         tokens, pooled = embeds.lay(self.view.write(run.output), shape, self._card.pooled_dim)
         for row, prompt in enumerate(run.prompts):
             if self._card.zero_negative and not prompt and rows == 2 and row == 0:
@@ -56,20 +56,20 @@ class TextStage(OneByOne[RunText]):
             if (found := self._cache.find(key)) is not None:
                 tokens[row], pooled[row] = found
                 continue
-            for window in range(windows):
-                into = tokens[row, window * TOKENS : (window + 1) * TOKENS]
-                self._encode(into, [(ids[window], weights[window]) for ids, weights in parts], clip_skip)
-                if window == 0 and self._card.pooled_dim:
+            for chunk in range(chunks):
+                into = tokens[row, chunk * TOKENS : (chunk + 1) * TOKENS]
+                self._encode(into, [(ids[chunk], weights[chunk]) for ids, weights in parts], clip_skip)
+                if chunk == 0 and self._card.pooled_dim:
                     pooled[row] = self._clips[-1].pooled
             self._cache.keep(key, tokens[row], pooled[row])
         self.board.cached(self._cache.lookups, self._cache.hits)
         self.view.seal(run.output, embeds.nbytes(shape, self._card.pooled_dim))
         return shape
 
-    def _encode(self, into: Floats, window: list[tuple[NDArray[np.int64], Floats]], clip_skip: int) -> None:
+    def _encode(self, into: Floats, chunk: list[tuple[NDArray[np.int64], Floats]], clip_skip: int) -> None:
         """Fill `into` [77, dim], the encoders side by side, from the ids and weights that each of them takes."""
         first = 0
-        for clip, (ids, weights) in zip(self._clips, window, strict=True):
+        for clip, (ids, weights) in zip(self._clips, chunk, strict=True):
             part = into[:, first : first + clip.dim]
             clip.encode(ids, part, clip_skip)
             emphasise(part, weights)
