@@ -32,7 +32,7 @@ from stages.core.wire import Kind
 from stages.stage import Stage
 
 _ENOUGH_S = 0.5
-"""Measuring one point takes about so long where units of work are short."""
+"""Seconds that one point is measured for, about, where units of work are short."""
 
 _LEAST = 3
 """Units of work (for each stream) that a median is taken of, however long they are; the first one does not count."""
@@ -40,7 +40,7 @@ _LEAST = 3
 _MOST = 400
 
 _OUTPUT_POOL: dict[Kind, str] = {"text": "embeds", "unet": "latents", "vae": "image"}
-"""As orchestrator.plan deals the pools out."""
+"""Pool that the stage of a kind writes into, as in orchestrator.plan."""
 
 
 class Bench:
@@ -56,9 +56,9 @@ class Bench:
         self._rows_of_a_job = self._card.rows(self._card.guidance_scale)
         self._count = 0
         self._outputs: dict[int, SlotRef] = {}
-        """Of the jobs that the stage has."""
+        """Output slots of the jobs that the stage has, by job."""
         self._given: SlotRef | None = None
-        """What all jobs read."""
+        """Input slot that all jobs read; None for the text stage."""
         self.stage = implementation(spec, self._view, BoardWriter(board.region, spec.number))
 
     def load(self) -> None:

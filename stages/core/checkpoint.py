@@ -1,4 +1,4 @@
-"""What the U-Net leaves in a latents slot at every step, so that a job outlives the process that works on it.
+"""The checkpoint that the U-Net leaves in a latents slot at every step: a job outlives the process that works on it.
 
 A slot of the latents pool::
 

@@ -30,7 +30,7 @@ class Connections:
         self._accepts = accepts
         self._open: set[int] = set()
         self.monitor: zmq.Socket[bytes] = socket.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
-        """Readable when there is something for `attend`."""
+        """Socket that is readable when there is something for `attend`."""
 
     def attend(self) -> int:
         """Take in what libzmq has told since the last call; returns how many connections that has ended."""

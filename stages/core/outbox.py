@@ -1,4 +1,4 @@
-"""When a stage's messages go: news of steps together, all else at once. Pure; the time is told."""
+"""The times at which a stage's messages go: news of steps together, all else at once. Pure; the time is told."""
 
 import math
 
@@ -21,7 +21,7 @@ class Outbox:
         self._messages: list[pipes.FromStage] = []
         self._sent_s = -math.inf
         self.due_s = math.inf
-        """When what waits is to be sent, seconds of the caller's clock; infinity while nothing waits."""
+        """Time at which what waits is to be sent, seconds of the caller's clock; infinity while nothing waits."""
 
     def add(self, message: pipes.FromStage, now_s: float) -> None:
         """Append a message."""

@@ -12,8 +12,8 @@ _FAMILIES = {
 }
 
 _KIN = re.compile(r"(?:OV|Flax)?(\w+?)(?:Img2Img|Inpaint)?Pipeline")
-"""What a pipeline is called by optimum-intel (OV) or for JAX (Flax) is made of the same parts; so are those that begin
-with a picture, where the U-Net does not take it as an input."""
+"""Pattern of pipelines of the same parts: those of optimum-intel (OV) and for JAX (Flax), and those that begin with a
+picture, where the U-Net does not take it as an input."""
 
 
 def family(class_name: object, where: object) -> str:

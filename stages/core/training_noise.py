@@ -1,4 +1,4 @@
-"""Which noise a model was trained with, as its scheduler_config.json tells: every schedule here is for one kind."""
+"""The noise that a model was trained with, as its scheduler_config.json tells: every schedule here is for one kind."""
 
 from collections.abc import Mapping
 
@@ -6,8 +6,8 @@ from stages.core.json_file import spoken
 from stages.core.schedule_names import own_schedule
 
 _RISE = ("beta_start", "beta_end", "beta_schedule", "trained_betas")
-"""How noise rises over the timesteps of training, in the config of any schedule for noise that is mixed in by variance
-(DDPM, arXiv 2006.11239). Configs for other noise have none of these, and other classes."""
+"""Keys of the rise of noise over the timesteps of training, in the config of any schedule that mixes noise in by
+variance (DDPM, arXiv 2006.11239). Configs for other noise have none of these, and other classes."""
 
 _OTHERWISE: Mapping[str, object] = {
     "timestep_type": "continuous",

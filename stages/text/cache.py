@@ -17,7 +17,7 @@ class Encoded(NamedTuple):
 
 
 class EmbedCache:
-    """Exact, and bounded in bytes; what has not been used for longest goes first."""
+    """A cache of prompt embeds, exact and bounded in bytes; what has not been used for longest goes first."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -27,7 +27,7 @@ class EmbedCache:
         self.hits = 0
 
     def find(self, key: Key) -> Encoded | None:
-        """What was kept under `key`."""
+        """The embeds kept under `key`, now the last to go; None if there are none."""
         self.lookups += 1
         found = self._kept.get(key)
         if found is not None:

@@ -21,11 +21,11 @@ class _Stack(NamedTuple):
     forward: Forward
     ids: NDArray[np.generic]
     states: Floats
-    """[layers, 77, dim], the last layer first."""
+    """Hidden states, [layers, 77, dim], the last layer first."""
 
 
 class Clip:
-    """Compiled for one chunk; `encode` writes where it is told to, without a copy if the place is contiguous."""
+    """A text encoder compiled for one chunk; `encode` writes to a place given to it, uncopied if contiguous."""
 
     def __init__(self, runtime: Runtime, card: ModelCard, part: str, max_chunks: int) -> None:
         self._runtime = runtime

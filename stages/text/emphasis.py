@@ -21,7 +21,7 @@ from stages.core.embeds import Floats
 from stages.core.errors import BadRequest
 
 STEP = 1.1
-"""What a bracket without a number multiplies or divides by."""
+"""Factor of a bracket without a number: `(` multiplies by it, `[` divides."""
 
 MAX_WEIGHT = 100.0
 
@@ -48,9 +48,9 @@ def parse(prompt: str, negative: bool = False) -> list[list[Piece]]:
     """
     texts: list[str] = []
     stretches: list[int] = []
-    """The stretch that each text is in."""
+    """Number of the stretch that each text is in."""
     factors: list[tuple[int, int, float]] = []
-    """What the texts from the first to before the second are multiplied by."""
+    """Entries (first, end, factor): the weight of texts first to end - 1 is multiplied by factor."""
     opened: dict[str, list[int]] = {"(": [], "[": []}
     stretch = at = 0
 

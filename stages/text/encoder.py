@@ -28,7 +28,7 @@ class TextStage(OneByOne[RunText]):
 
     @property
     def precision(self) -> str:
-        """What the encoders compute in."""
+        """Inference precision of the encoders, as OpenVINO names it."""
         return self._clips[0].precision
 
     def load(self) -> None:

@@ -31,7 +31,7 @@ _ELSEWHERE = (
     (re.compile(r"<[\w-]+>"), "textual-inversion embeddings"),
     (re.compile(r"<\w+:[^<>]+>"), "LoRA and other extra networks"),
 )
-"""What prompts of a1111 syntax name that is no text."""
+"""Patterns of what prompts of a1111 syntax name that is no text, each with its name in a message."""
 
 _MARKS = {
     "bos_token": "`<|startoftext|>`, as a rule",
@@ -41,10 +41,10 @@ _MARKS = {
 """The tokens that stand in every chunk, by their keys in tokenizer_config.json: what they are in most models."""
 
 _END_OF_WORD = "</w>"
-"""How an entry of CLIP's vocabulary ends that ends a word: `!</w>` is the word, `!` only begins one."""
+"""The ending of entries of CLIP's vocabulary that end a word: `!</w>` is the word, `!` only begins one."""
 
 _Token = tuple[int, float]
-"""Id and weight."""
+"""Token id and weight."""
 
 _Ids = Callable[[list[str]], list[list[int]]]
 """Token ids of every text, without marks."""
@@ -54,9 +54,9 @@ class Chunks(NamedTuple):
     """Prompts as the encoder takes them."""
 
     ids: NDArray[np.int64]
-    """[prompts, chunks, 77]."""
+    """Token ids, [prompts, chunks, 77]."""
     weights: Floats
-    """What the embeds of each token are multiplied by, of the same shape; 1 for the marks."""
+    """Factors of the embeds of each token, of the same shape as `ids`; 1 for the marks."""
 
 
 class Tokenizer:
@@ -126,7 +126,7 @@ class Tokenizer:
             raise BadRequest(f"`negative_prompt`{'' if what != error.message else ':'} {what.lstrip()}") from error
 
     def _plain(self, texts: list[str]) -> list[list[int]]:
-        """As diffusers does: a mark that the text holds is that mark, so that `!` is padding where that is its mark."""
+        """Token ids as diffusers has them: a mark in the text is that mark; `!` is padding where that is its mark."""
         ids: list[list[int]] = self._clip(texts, add_special_tokens=False).input_ids
         return ids
 

@@ -25,7 +25,7 @@ class VaeStage(OneByOne[RunVae]):
 
     @property
     def precision(self) -> str:
-        """What the decoder computes in."""
+        """Inference precision of the decoder, as OpenVINO names it."""
         return next(iter(self._decoders.values()))[0].precision
 
     def load(self) -> None:

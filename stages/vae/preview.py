@@ -49,7 +49,7 @@ class Previewer:
 
     @staticmethod
     def _inputs(latents: Floats) -> NDArray[np.float64]:
-        """[C + 1, h * w]: the channels, and a constant."""
+        """Inputs of the linear functions, [C + 1, h * w]: the channels, and a constant."""
         flat = latents.reshape(len(latents), -1).astype(np.float64)
         return np.vstack([flat, np.ones((1, flat.shape[1]))])
 

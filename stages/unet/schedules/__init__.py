@@ -35,9 +35,9 @@ _IMPLIED: Mapping[str, Mapping[str, object]] = {
     "dpmpp_2m": {"algorithm_type": "dpmsolver++", "solver_order": 2},
     "dpmpp_2m_sde": {"algorithm_type": "sde-dpmsolver++", "solver_order": 2},
 }
-"""What a name says besides the class, whatever the model's config says."""
+"""Fields that a name implies besides its class, whatever the model's config says."""
 _WITHOUT_EFFECT = frozenset({"dynamic_thresholding_ratio", "sample_max_value", "flow_shift", "time_shift_type"})
-"""Fields of what is refused anyway."""
+"""Config fields without effect here: they belong to options that are refused anyway."""
 
 
 def names() -> tuple[str, ...]:
@@ -67,8 +67,10 @@ def build(config: Mapping[str, object], steps: int, name: str | None = None) -> 
 
 
 def check(config: Mapping[str, object], steps: int, name: str) -> None:
-    """Find out now what requests would be refused for: those that name no schedule and get `name`, or, where it is
-    empty, the one of `config`. Raises as `build`, but warns only, where requests can name one that is served.
+    """Build once, to find out at start what requests that name no schedule would be refused for.
+
+    They get the schedule `name` or, where it is empty, that of `config`. Raises as `build`, but warns only where
+    requests can name one that is served.
     """
     try:
         build(config, steps, name or None)
@@ -88,7 +90,7 @@ def _can_be_built(config: Mapping[str, object], steps: int, name: str) -> bool:
 
 
 def of_request(config: Mapping[str, object], steps: int, name: str | None) -> Schedule:
-    """As `build`, for a request: what the model folder cannot give it, it has to name. Raises BadRequest."""
+    """The schedule of a request, as `build` makes it. Raises BadRequest, also where the model's config is to blame."""
     try:
         return build(config, steps, name)
     except ModelError as error:

@@ -14,10 +14,10 @@ from stages.core.errors import ModelError
 from stages.core.json_file import not_served, spoken
 
 PredictionType = Literal["epsilon", "v_prediction", "sample"]
-"""What the U-Net was trained to output: the noise, the velocity, or the denoised latents."""
+"""The quantity that the U-Net was trained to output: the noise, the velocity, or the denoised latents."""
 
 FILE = "scheduler/scheduler_config.json"
-"""Where the fields stand, for messages."""
+"""File in the model folder that has the fields, for messages."""
 
 S = TypeVar("S", bound="Settings")
 
@@ -47,7 +47,7 @@ class ClipSettings(Settings, frozen=True, kw_only=True):
 
     @property
     def clip(self) -> float | None:
-        """The largest magnitude of denoised latents, None for any."""
+        """Largest magnitude of denoised latents; None where they are not clipped."""
         return self.clip_sample_range if self.clip_sample else None
 
 
