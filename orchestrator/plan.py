@@ -24,7 +24,7 @@ OUTPUT_POOL: dict[Kind, str] = {"text": "embeds", "unet": "latents", "vae": "ima
 """The pool that the stages of a kind write into."""
 
 SHARED: Share = "timeslice"
-"""How stages share cores when nothing is said; what measured best (README)."""
+"""`pipeline.share` where the configuration says `auto`: the one that measured best (README)."""
 
 PREEMPTION_SLOTS = 8
 """Jobs a U-Net process may hold beyond its depth because they go before all that it has."""
@@ -34,7 +34,7 @@ _IMAGE_OVERHEAD = 1 << 20
 
 
 class Machine(msgspec.Struct, frozen=True):
-    """What may be used of this machine."""
+    """The cores, CPU time and memory of a machine that may be used."""
 
     cores: frozenset[int]
     quota: float
@@ -48,7 +48,7 @@ class Machine(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """The decisions; `stages` lack only what exists after launch (descriptors, address, parent)."""
+    """The plan of a pipeline; `stages` lack only what exists after launch (descriptors, address, parent)."""
 
     card: ModelCard
     share: Share
@@ -64,12 +64,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def arena_bytes(self) -> int:
-        """Shared memory that the tensors take."""
+        """Bytes of shared memory that the tensors take."""
         return Layout(self.pools).nbytes
 
 
 def plan(config: Config, card: ModelCard, machine: Machine) -> Plan:
-    """Decide. Raises ConfigError naming the key that cannot be had on this machine."""
+    """The plan of a configuration. Raises ConfigError naming the key that cannot be had on this machine."""
     stages = config.stages()
     core_sets = _core_sets(config, machine)
     share: Share = config.pipeline.share
@@ -201,7 +201,7 @@ def _part(own: frozenset[int], replica: int, replicas: int) -> frozenset[int] | 
 
 
 def _threads(stage: StageConfig, own: frozenset[int], machine: Machine) -> int:
-    """One thread a core, but no more than the cgroup grants CPU time for."""
+    """Inference threads of a process: one a core, but no more than the cgroup grants CPU time for."""
     if stage.threads > len(own):
         raise ConfigError(
             f"stage.{stage.kind}.threads: {stage.threads} threads on {len(own)} cores wait for each other"
@@ -220,7 +220,7 @@ def _at_work(stage: StageConfig, card: ModelCard) -> int:
 def _pools(
     config: Config, card: ModelCard, sizes: tuple[tuple[int, int], ...], jobs: dict[Kind, int]
 ) -> tuple[PoolSpec, ...]:
-    """A slot holds an output from the moment it may be written until the next stage's output is accepted."""
+    """The arena's pools; a slot holds an output from its grant until the next stage's output is accepted."""
     embeds = nbytes((2, config.model.prompt_chunks * TOKENS, card.embed_dim), card.pooled_dim)
     latents = max(checkpoint.slot_bytes(card.latent_shape(*size)) for size in sizes)
     image = max(width * height * 4 for width, height in sizes) + _IMAGE_OVERHEAD

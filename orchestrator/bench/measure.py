@@ -18,11 +18,11 @@ from stages.core.errors import BadRequest
 ANSWER_S = 30.0
 
 EXPECTED = ("overloaded", "deadline_infeasible")
-"""Refusals that are figures; anything else that a prompt fails with is a failure of what is measured."""
+"""Codes of refusals that are figures; any other code is a failure of the measurement."""
 
 
 class BenchTask(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be played."""
+    """The loads to be played."""
 
     mix: Mix
     levels: tuple[How, ...]
@@ -40,7 +40,7 @@ class Round:
 
     played: Played
     loads: list[Load]
-    """What the stages did meanwhile."""
+    """Loads of the stages meanwhile."""
 
 
 @dataclass
@@ -50,7 +50,7 @@ class LoadLevel:
     how: How
     rounds: list[Round] = field(default_factory=list)
     recording: Recording | None = None
-    """Of the last round."""
+    """Recording of the last round; None before its end."""
 
     @property
     def played(self) -> Played:
@@ -60,7 +60,7 @@ class LoadLevel:
 
     @property
     def loads(self) -> list[Load]:
-        """What the stages did on average, by name."""
+        """The loads of the stages on average, by name."""
         span_s = self.played.span_s
         found: dict[str, list[tuple[float, Load]]] = {}
         for one in self.rounds:
@@ -82,9 +82,9 @@ class Measured:
 
     levels: list[LoadLevel]
     first_image: float | None
-    """When the very first image came, seconds of time.monotonic."""
+    """Time at which the very first image came, seconds of time.monotonic."""
     after: wire.Status
-    """How the pipeline stood after it all."""
+    """Status of the pipeline after all rounds."""
 
 
 def measure(client: Client, task: BenchTask, status: wire.Status, tick: Callable[[str, int, int], None]) -> Measured:
@@ -122,7 +122,7 @@ def settle(how: How, status: wire.Status) -> How:
 
 
 def held(status: wire.Status) -> int:
-    """As many prompts as the stages may hold, of one image each."""
+    """Number of prompts, of one image each, that the stages may hold."""
     return sum(stage.depth for stage in status.stages)
 
 
@@ -137,7 +137,7 @@ class _Counter:
         self._ended = 0
 
     def heard(self, event: Event) -> None:
-        """A message has come."""
+        """Count a message that has come."""
         if isinstance(event[0], wire.Image) and self.first_image is None:
             self.first_image = time.monotonic()
         if isinstance(event[0], wire.Done | wire.Failed):
@@ -146,13 +146,13 @@ class _Counter:
 
 
 def _check(played: Played) -> None:
-    """A prompt that can never be served makes the whole load meaningless."""
+    """Raise BadRequest for a prompt that can never be served: it makes the whole load meaningless."""
     for record in played.records:
         if record.code == BadRequest.code:
             raise BadRequest(f"{record.kind}: {record.message}")
 
 
 def failures(levels: Sequence[LoadLevel]) -> dict[str, str]:
-    """What went wrong beyond what a load may meet: message by code."""
+    """The failures other than refusals that a load may meet: message by code."""
     records = [record for level in levels for record in level.played.records]
     return {record.code: record.message for record in records if record.code and record.code not in EXPECTED}

@@ -24,7 +24,7 @@ COLOURS: dict[Kind, str] = {"text": "#4c72b0", "unet": "#dd8452", "vae": "#55a86
 _GREY = "#555555"
 _BINS = 240
 _BAND = 1.15
-"""From one stage's band to the next; a stage that is always busy is 1 high."""
+"""Distance from one stage's band to the next; a stage that is always busy is 1 high."""
 _NAMES = {"p50": "median", "p90": "90 %", "p99": "99 %"}
 _SHADES = {"p50": "#1b4965", "p90": "#5fa8d3", "p99": "#bc4749"}
 
@@ -122,7 +122,7 @@ def _occupancy(axes: "Axes", recording: Recording, when: str) -> None:
 
 
 def queue(recording: Recording, bins: int) -> NDArray[np.float64]:
-    """[bins]: the most images that waited for their first stage in each part of the recording's time."""
+    """Images that waited for their first stage, at most, in each part of the recording's time, [bins]."""
     edges = np.linspace(recording.began_ns, recording.ended_ns, bins + 1)
     found = np.zeros(bins)
     levels = [(fact.at_ns, fact.waiting) for fact in recording.facts if isinstance(fact, Fullness)]
@@ -133,7 +133,7 @@ def queue(recording: Recording, bins: int) -> NDArray[np.float64]:
 
 
 def occupancy(recording: Recording, kind: Kind, bins: int) -> NDArray[np.float64]:
-    """[bins]: share of each part of the recording's time in which a stage of `kind` was at work."""
+    """Share of each part of the recording's time in which a stage of `kind` was at work, [bins]."""
     edges = np.linspace(recording.began_ns, recording.ended_ns, bins + 1)
     busy = np.zeros(bins)
     until = recording.began_ns

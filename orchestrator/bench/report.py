@@ -1,4 +1,4 @@
-"""What was measured, as the object that programs read. Pure."""
+"""The figures of a benchmark as the object that programs read. Pure."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +18,7 @@ class StageFigures(msgspec.Struct, frozen=True, kw_only=True):
     busy_share: float
     """Share of the time of the rounds in which it had a job in work, on average over its processes."""
     cores_used: float
-    """CPU seconds a second, of all its processes."""
+    """Cores used by all its processes, CPU seconds a second."""
     an_image_s: float | None
     """Seconds an image spent there."""
     cpu_outside_infer_share: float | None

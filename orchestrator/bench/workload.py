@@ -1,4 +1,4 @@
-"""What a load is made of: which prompts, in which proportions, arriving when. Pure.
+"""Loads: which prompts, in which proportions, arriving when. Pure.
 
 A mix is a file, TOML or JSON, with a list of `prompt` tables. Each has any field of a submit message but `id`, a
 `kind` to report it under, and a `weight`: how often it comes beside the others.
@@ -40,9 +40,9 @@ class MixEntry(msgspec.Struct, frozen=True):
 
     kind: str
     weight: Annotated[float, msgspec.Meta(gt=0)]
-    """How often it comes, beside the weights of the others."""
+    """Relative frequency of the prompt, beside the weights of the others."""
     submit: wire.Submit
-    """What is sent; its id, and its seed if it has none, are filled in for each arrival."""
+    """The message that is sent; its id, and its seed if it has none, are filled in for each arrival."""
 
 
 Mix = tuple[MixEntry, ...]
@@ -60,7 +60,7 @@ DEFAULT: Mix = (
 
 
 class Closed(msgspec.Struct, frozen=True):
-    """A prompt is sent as soon as one before it has ended, so that `in_flight` are out; None: all are sent at once."""
+    """A closed loop: a prompt is sent when one has ended, so that `in_flight` are out; None: all are sent at once."""
 
     in_flight: int | None = None
 
@@ -69,7 +69,7 @@ class Closed(msgspec.Struct, frozen=True):
 
 
 class Poisson(msgspec.Struct, frozen=True):
-    """Prompts arrive independently of each other and of the server, on average `rate` a second."""
+    """A Poisson process: prompts arrive independently of each other and of the server, on average `rate` a second."""
 
     rate: float
 
@@ -86,7 +86,7 @@ class Arrival(msgspec.Struct, frozen=True):
     kind: str
     submit: wire.Submit
     at_s: float | None
-    """Seconds after the start when it is due; None: as soon as the loop is open to it."""
+    """Seconds after the start at which it is due; None: as soon as the closed loop has room for it."""
 
 
 def arrivals(mix: Mix, how: How, jobs: int, seed: int) -> list[Arrival]:

@@ -68,7 +68,7 @@ def config_path(args: argparse.Namespace, environ: Mapping[str, str] = os.enviro
 
 
 def target(args: argparse.Namespace, environ: Mapping[str, str] = os.environ) -> Remote | Private:
-    """Where prompts go. Raises ConfigError when the command line names two places."""
+    """The pipeline that prompts go to. Raises ConfigError when the command line names two."""
     configured = args.config is not None or args.set
     if args.connect is not None:
         if configured:

@@ -17,17 +17,17 @@ from orchestrator.trace import prompts as trace
 from stages.core import wire
 
 _TICK_S = 0.1
-"""How long the loop may wait for one thing while another could happen."""
+"""Seconds that the loop may wait for one thing while another could happen."""
 
 _HOPELESS_S = 5.0
-"""What a pipeline of our own, with nothing else in it, has refused for so long will never fit."""
+"""Seconds after which a prompt that a pipeline of our own, with nothing else in it, refuses will never fit."""
 
 STREAM_PATIENCE_S = 900.0
-"""Others may fill a shared pipeline for so long before the prompts of a stream fail."""
+"""Seconds that others may fill a shared pipeline before the prompts of a stream fail."""
 
 
 class Source(Protocol):
-    """Where prompts come from."""
+    """A source of prompts: the command line, a file or a pipe."""
 
     @property
     def ended(self) -> bool:
@@ -49,7 +49,7 @@ class CommandRun:
         self._screen = screen
 
     def run(self, client: Client) -> None:
-        """Until the source has ended and every prompt with it. Ctrl-C gives up what is with the server."""
+        """Run until the source and every prompt have ended. Ctrl-C gives up the prompts that are with the server."""
         began = time.monotonic()
         try:
             while not (self._source.ended and self._session.finished):

@@ -20,7 +20,7 @@ from orchestrator.tuning.profile import Profile
 from orchestrator.tuning.what_if import ASSUMPTIONS, LargerMachine, LayoutRow, compare
 
 _EXTRAPOLATED = 8
-"""Times as many cores as were measured: from there on the figures are told to be guesses."""
+"""Factor on the cores measured from which on the figures are called guesses."""
 
 
 def arguments(parser: Parser) -> None:

@@ -1,4 +1,4 @@
-"""What is drawn while a command works; this one draws nothing, which is right for files, pipes and programs."""
+"""The drawing while a command works, and one that draws nothing: for files, pipes and programs."""
 
 import sys
 from typing import Protocol, Self
@@ -27,11 +27,11 @@ class Nothing:
     """No drawing: lines only."""
 
     def __enter__(self) -> Self:
-        """Nothing to take."""
+        """Do nothing: no part of the terminal is needed."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Nothing to leave."""
+        """Do nothing: nothing was drawn."""
 
     def show(self, session: Session, status: wire.Status | None, connected: bool, now: float) -> None:
         """Draw nothing."""

@@ -147,7 +147,7 @@ def _loading(state: str) -> bool:
 
 
 def _held(session: Session, kind: wire.Kind) -> tuple[PromptRun, Place] | None:
-    """What a kind of stage works on: the U-Net on what came first, the others on what came last."""
+    """The image that a kind of stage works on: of those there, the U-Net's first, the other stages' last."""
     found = [
         (job, place)
         for job in session.sent.values()
@@ -159,7 +159,7 @@ def _held(session: Session, kind: wire.Kind) -> tuple[PromptRun, Place] | None:
 
 
 def _share(place: Place) -> float:
-    """How much of an image is done, near enough for a bar: nearly all of the work is in the steps."""
+    """Share of an image that is done, 0 to 1, near enough for a bar: nearly all of the work is in the steps."""
     match place.stage:
         case "text":
             return 0.0
