@@ -1,4 +1,4 @@
-"""What curves of single stages do not tell, learned from real runs. Pure."""
+"""The simulator's conditions that curves of single stages do not tell, learned from real runs. Pure."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,7 +11,7 @@ from orchestrator.tuning.trial import LOAD, Trial
 from stages.core.config import Share
 
 Predict = Callable[[Trial, Conditions], Simulated]
-"""What the simulator makes of a trial's candidate under its load."""
+"""Simulates a trial's candidate under the trial's load."""
 
 MOST_INTERFERENCE = 1.0
 MOST_HANDOVER_S = 0.02
@@ -33,7 +33,7 @@ def calibrate(trials: Sequence[Trial], predict: Predict, start: Conditions) -> C
     )
 
     def excess(conditions: Conditions, share: Share) -> float:
-        """How much faster the simulated pipeline is than the real ones, 1 being as fast."""
+        """Speed of the simulated pipelines as a factor of that of the real ones; 1 is as fast."""
         return typical(
             steady(predict(trial, conditions).played.records, trial.in_flight).images_per_s / trial.score.images_per_s
             for trial in counted

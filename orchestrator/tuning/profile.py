@@ -33,7 +33,7 @@ _TICK_S = 0.2
 
 
 class Ask(msgspec.Struct, frozen=True):
-    """What one child is to measure."""
+    """The setting of a stage that one child process measures."""
 
     kind: Kind
     threads: int
@@ -42,7 +42,7 @@ class Ask(msgspec.Struct, frozen=True):
 
 
 class Facts(msgspec.Struct, frozen=True):
-    """What measurements hold for."""
+    """The facts that measurements depend on."""
 
     cpu: str
     openvino: str
@@ -62,15 +62,15 @@ class Profile(msgspec.Struct, frozen=True):
     cores: str
     points: tuple[Point, ...]
     conditions: Conditions
-    """As the run that measured them had calibrated the simulator."""
+    """Conditions of the simulator, as the run that measured the points calibrated them."""
 
     def encode(self) -> bytes:
-        """As JSON for a file."""
+        """Encode the profile as JSON for a file."""
         return msgspec.json.format(msgspec.json.encode(self, enc_hook=str)) + b"\n"
 
     @classmethod
     def read(cls, path: Path) -> "Profile":
-        """From a file. Raises ConfigError."""
+        """Read a profile from a file. Raises ConfigError."""
         try:
             return msgspec.json.decode(read_text_file(path), type=cls, dec_hook=lambda kind, value: kind(value))
         except OSError as error:
@@ -80,7 +80,7 @@ class Profile(msgspec.Struct, frozen=True):
 
 
 def facts(config: Config, card: ModelCard) -> Facts:
-    """Of this machine and this model."""
+    """The facts of this machine and this model."""
     planned_size = config.model.sizes[0].split("x") if config.model.sizes else card.native
     width, height = (int(side) for side in planned_size)
     return Facts(
@@ -96,7 +96,7 @@ def facts(config: Config, card: ModelCard) -> Facts:
 
 
 def asks(topology: Topology, card: ModelCard) -> list[Ask]:
-    """What to measure, most telling first: all threads in one stream and in several, then fewer threads."""
+    """The settings to measure, most telling first: all threads in one stream and in several, then fewer threads."""
     granted = topology.granted
     per_job = card.rows(card.guidance_scale)
     rows = tuple(doubling(per_job, MOST_ROWS))
@@ -111,7 +111,7 @@ def asks(topology: Topology, card: ModelCard) -> list[Ask]:
 
 
 def missing(wanted: Iterable[Ask], points: Iterable[Point]) -> list[Ask]:
-    """What of `wanted` has not been measured."""
+    """The settings of `wanted` that have not been measured."""
     known = {(point.kind, point.threads, point.streams, point.rows) for point in points}
     left = []
     for ask in wanted:
@@ -131,7 +131,7 @@ class Alone:
         self._unread = b""
 
     def measure(self, rows: int, until: float = math.inf, tick: Callable[[], None] = lambda: None) -> Point | None:
-        """Its unit of work of `rows` rows; None, for good, if the monotonic clock says `until` before that is known.
+        """Measure a unit of work of `rows` rows; None, for good, if the monotonic clock says `until` before the answer.
 
         `tick` is called several times a second. Raises StartFailed for a stage that cannot be loaded.
         """
@@ -184,7 +184,7 @@ def alone(ask: Ask, config: Config, card: ModelCard, topology: Topology) -> Iter
 def measure(
     ask: Ask, config: Config, card: ModelCard, topology: Topology, until: float, tick: Callable[[], None]
 ) -> Iterator[Point]:
-    """Every number of rows twice, as far as the monotonic clock lets it until it says `until`.
+    """Measure every number of rows twice, as far as the monotonic clock lets it until it says `until`.
 
     `tick` is called several times a second. Raises StartFailed for a stage that cannot be loaded.
     """
@@ -217,14 +217,14 @@ def quickest(points: Iterable[Point]) -> tuple[Point, ...]:
 
 
 class ProfileStore:
-    """What was measured, kept in the user's cache folder: a run that was broken off goes on where it was."""
+    """The measurements, kept in the user's cache folder: a run that was broken off goes on where it was."""
 
     def __init__(self, known: Facts, store: figures.FigureStore | None = None) -> None:
         self._store = store or figures.FigureStore("profile")
         self._facts = known
 
     def points(self) -> tuple[Point, ...]:
-        """All that were remembered."""
+        """Measurements that were remembered."""
         return self._store.read(self._facts, tuple[Point, ...]) or ()
 
     def add(self, point: Point) -> None:

@@ -1,4 +1,4 @@
-"""What a load comes to where only the steady part of it counts. Pure."""
+"""Scores of loads, of which only the steady part counts. Pure."""
 
 from collections.abc import Sequence
 

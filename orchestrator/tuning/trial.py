@@ -20,11 +20,11 @@ from stages.core import figures, wire
 _TICK_S = 0.2
 
 LOAD = "load"
-"""The client that plays the load: it needs cores, too."""
+"""Name, in `cores_used`, of the client that plays the load: it needs cores, too."""
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of one run."""
+    """The figures of one run of a candidate."""
 
     candidate: Candidate
     score: Score
@@ -32,13 +32,13 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     jobs: int
     steps: int
     seconds: float
-    """From the first prompt that counted to the last picture."""
+    """Seconds from the first prompt that counted to the last picture."""
     cores_used: dict[str, float]
     """CPU seconds a second of every stage process, by name, of the hub, and of the client (LOAD)."""
     messages: int
-    """That the client heard from the hub."""
+    """Number of messages from the hub to the client."""
     pss_bytes: int
-    """Of all stage processes together, afterwards."""
+    """PSS of all stage processes together, afterwards, in bytes."""
     bottleneck: wire.Bottleneck = wire.Bottleneck(limits=None, why="", change="")
 
 
@@ -116,7 +116,7 @@ def running(
     tick: Callable[[], None] = lambda: None,
     load_s: float = 600.0,
 ) -> Iterator[Running]:
-    """Start it for loads with `in_flight` prompts out, and stop it at the end.
+    """Start the candidate's pipeline for loads with `in_flight` prompts out, and stop it at the end.
 
     `tick` is called several times a second. Raises what ends the pipeline.
     """
@@ -135,7 +135,7 @@ def run(
     steps: int,
     tick: Callable[[], None] = lambda: None,
 ) -> Trial:
-    """One load on a pipeline of its own: start it, warm it up, play, stop it. As `running` and `Running.play`."""
+    """Play one load on a pipeline of its own: start it, warm it up, play, stop it; as `running` and `Running.play`."""
     with running(config, overrides, candidate, in_flight, tick) as pipeline:
         pipeline.warm_up(steps)
         return pipeline.play(jobs, steps)
@@ -154,7 +154,7 @@ class Logbook:
         self._facts = facts
 
     def read(self) -> tuple[Trial, ...]:
-        """All of them, oldest first."""
+        """Trials that were remembered, oldest first."""
         return self._store.read(self._facts, tuple[Trial, ...]) or ()
 
     def add(self, trial: Trial) -> None:

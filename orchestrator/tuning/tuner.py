@@ -27,25 +27,25 @@ from stages.core.point import Point
 from stages.core.wire import KINDS, Kind
 
 _PROFILE_SHARE = 0.4
-"""Of the budget may go to stages alone; what was not measured by then, the law has to tell."""
+"""Share of the budget that may go to stages alone; what was not measured by then is predicted by the law."""
 
 _MOST_SIMULATED = 80
 _MOST_AHEAD = 5
 """Configurations that are simulated for each other number of cores."""
 
 _STEADY_SHARE = 0.5
-"""Of the time for a trial that goes to the steady part of its load; the rest is starting and warming up."""
+"""Share of the time for a trial that goes to the steady part of its load; the rest is starting and warming up."""
 
 _STEADY_S = (3.0, 30.0)
-"""The steady part is at least and at most so long where images are quick."""
+"""Seconds of the steady part, at least and at most, where images are quick."""
 
 _START_S = 5.0
 _WARM_SHARE = 0.4
-"""Images that warming up takes as long as, for each prompt in flight."""
+"""Images that take as long as warming up, for each prompt in flight."""
 
 
 class TuningTask(NamedTuple):
-    """What is to be tuned, and within what."""
+    """The configuration to tune, and the bounds within which."""
 
     path: Path | None
     overrides: tuple[str, ...]
@@ -53,14 +53,14 @@ class TuningTask(NamedTuple):
     card: ModelCard
     topology: Topology
     steps: int
-    """Of the prompts it is tuned for."""
+    """Steps of the prompts it is tuned for."""
     cap_s: float
     budget_s: float
     trials: int
 
 
 class Show(Protocol):
-    """Where the tuner tells what it does."""
+    """The display of the tuner's progress."""
 
     def phase(self, title: str, total: int) -> None:
         """A phase of `total` parts begins."""
@@ -72,17 +72,17 @@ class Show(Protocol):
         """The part is done; `line` is worth keeping."""
 
     def tick(self) -> None:
-        """Time has passed."""
+        """Note that time has passed; called several times a second."""
 
 
 class TuningOutcome(msgspec.Struct, frozen=True, kw_only=True):
-    """All that is known in the end."""
+    """The outcome of tuning."""
 
     cap_s: float
     before: Candidate
-    """The configuration as it came."""
+    """Configuration as it came, as a candidate."""
     best: Candidate | None
-    """None if nothing that was run keeps the cap."""
+    """Best candidate; None if nothing that was run keeps the cap."""
     trials: tuple[Trial, ...]
     predicted: tuple[tuple[Candidate, Score], ...]
     conditions: Conditions
@@ -90,9 +90,9 @@ class TuningOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the search ended by itself, rather than for want of time or trials."""
     simulated: int
     left_out: int
-    """Candidates that cannot be planned or have no room in memory."""
+    """Number of candidates that cannot be planned or have no room in memory."""
     more_cores: tuple[tuple[int, float], ...]
-    """Images a second, simulated, of the best on so many cores."""
+    """Pairs of a number of cores and the images a second, simulated, of the best candidate on them."""
 
 
 class Tuner:
@@ -111,7 +111,7 @@ class Tuner:
         self._log = Logbook(here)
 
     def run(self) -> TuningOutcome:
-        """All of it. What is measured is remembered at once, so it may be broken off at any time."""
+        """Tune. What is measured is remembered at once, so it may be broken off at any time."""
         task = self._task
         curves = self._profile()
         before = as_it_is(task.config, task.card, task.topology)
@@ -139,7 +139,7 @@ class Tuner:
         )
 
     def profile(self, conditions: Conditions) -> profile.Profile:
-        """What was measured of stages alone."""
+        """The measurements of stages alone, and the conditions of the simulator."""
         task = self._task
         used = cores.render(task.topology.cores)
         return profile.Profile(self.facts, task.card, used, self._memory.points(), conditions)
@@ -277,6 +277,6 @@ def _described(ask: profile.Ask) -> str:
 
 
 def in_words(point: Point) -> str:
-    """A point in words."""
+    """A point as text for people."""
     rows = f"{point.rows} rows " if point.kind == "unet" else ""
     return f"{rows}{point.seconds * 1000:.3g} ms"
