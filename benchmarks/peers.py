@@ -6,8 +6,8 @@
     python -m benchmarks.peers --alone                  one prompt at a time
     python -m benchmarks.peers --table FILE...          one table of what earlier runs wrote with --json
 
-Contenders: OpenVINO GenAI as it comes (genai), with static shapes (genai-static), in two static processes pinned to
-half of the cores each (genai-x2), optimum-intel (static), diffusers over torch, and Triptych, once as it comes and,
+Baselines: OpenVINO GenAI as it comes (genai), with static shapes (genai-static), in two static processes pinned to
+half of the cores each (genai-x2), optimum-intel (static), diffusers over torch. Triptych runs once as it comes and,
 with --set, once more with those keys (triptych-tuned). Each has processes of its own; all have the same files,
 precision, size, steps, guidance, schedule, prompts and seeds. Peers end at the pixels, Triptych also encodes the PNG.
 
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def prepare(model: str, args: argparse.Namespace) -> tuple[Task, Work]:
-    """What is to be done with a model. Raises TriptychError where it cannot be run, or is missing."""
+    """The task and the work for a model. Raises TriptychError where it cannot be run, or is missing."""
     images, steps, guidance = USUAL.get(model, (4, None, None))
     folder, torch = Path(model), args.torch
     if model in USUAL:
@@ -102,7 +102,7 @@ def prepare(model: str, args: argparse.Namespace) -> tuple[Task, Work]:
 
 
 def measure(found: Measured, done: Work, args: argparse.Namespace, console: Console) -> Iterator[None]:
-    """All that is asked about one model; yields whenever something was found."""
+    """Measure one model as asked; yields whenever something was found."""
     task = found.task
     console.print(str(task))
     peers = lineup.peers(task, done, args.only, args.without, console.print)

@@ -38,7 +38,7 @@ from stages.core import config
 from stages.core.point import Point
 
 THROUGHPUT, TAIL = 0.05, 0.10
-"""How near it is wanted to come."""
+"""Relative errors of throughput and of tail latency that are aimed at."""
 
 _STEADY_S = 2.5
 _ROWS = (2, 4, 8)
@@ -50,7 +50,7 @@ HERE = Topology.here()
 
 
 class Round(msgspec.Struct, frozen=True):
-    """What was measured within a minute or two: stages before and after, and every configuration twice between."""
+    """The measurements of a minute or two: stages before and after, and every configuration twice between."""
 
     points: tuple[Point, ...]
     fitted: tuple[Trial, ...]
@@ -75,7 +75,7 @@ def chosen() -> tuple[list[Candidate], list[Candidate]]:
 
 
 def asks() -> list[Ask]:
-    """The stages alone."""
+    """The settings in which the stages are measured alone."""
     granted = HERE.granted
     unets = [Ask("unet", granted, streams, _ROWS) for streams in (1, granted)]
     others = [Ask(kind, threads, 1, (1,)) for kind in ("vae", "text") for threads in (1, granted)]
@@ -83,14 +83,14 @@ def asks() -> list[Ask]:
 
 
 def predictor(points: Sequence[Point], steps: int, conditions: Conditions = UNMEASURED) -> Predictor:
-    """The simulator, told what stages take alone."""
+    """The simulator, from the measurements of stages alone."""
     return Predictor(CONFIG, CARD, HERE, Curves(points), conditions, steps)
 
 
 def measure(
     stages: Sequence[tuple[Ask, Alone]], pipelines: dict[Candidate, Running], jobs: dict[Candidate, int], steps: int
 ) -> Round:
-    """One round."""
+    """Play one round."""
     works = [(alone, rows) for ask, alone in stages for rows in ask.rows]
     before = [alone.measure(rows) for alone, rows in works]
     trials = [pipelines[each].play(jobs[each], steps) for each in (*pipelines, *reversed(pipelines))]
@@ -104,7 +104,7 @@ def measure(
 
 
 def rounds(minutes: float, steps: int) -> Iterable[Round]:
-    """Load everything, then as many rounds as there is time for, one at least."""
+    """Load everything, then play as many rounds as there is time for, one at least."""
     with ExitStack() as stack:
         stages = [(ask, stack.enter_context(profile.alone(ask, CONFIG, CARD, HERE))) for ask in asks()]
         points = [point for ask, alone in stages for rows in ask.rows if (point := alone.measure(rows))]
@@ -126,7 +126,7 @@ def rounds(minutes: float, steps: int) -> Iterable[Round]:
 
 
 def averaged(points: Iterable[Point]) -> list[Point]:
-    """Of each kind of work one point."""
+    """The points with those of the same kind of work averaged into one."""
     found: dict[tuple[object, ...], list[Point]] = {}
     for point in points:
         found.setdefault((point.kind, point.threads, point.streams, point.rows), []).append(point)

@@ -37,7 +37,7 @@ from stages.core import config
 _STEADY_S = 3.0
 
 _HOPELESS = 0.8
-"""Below this share of the best median, a configuration is not run again: noise does not reach so far."""
+"""Share of the best median below which a configuration is not run again: noise does not reach so far."""
 
 _REPLAYS = 200
 
@@ -54,7 +54,7 @@ class Ground:
         points = profile.ProfileStore(profile.facts(self.config, self.card)).points()
         self.curves = Curves(points)
         self.usual = as_it_is(self.config, self.card, self.topology)
-        """What is served without a configuration: the only one that the simulator is calibrated by."""
+        """Candidate that is served without a configuration: the only one that the simulator is calibrated by."""
         self.conditions = calibrate([ran for ran in trials if ran.candidate == self.usual], self.simulated, UNMEASURED)
 
     def predictor(self, conditions: Conditions) -> Predictor:
@@ -62,7 +62,7 @@ class Ground:
         return Predictor(self.config, self.card, self.topology, self.curves, conditions, self.steps)
 
     def simulated(self, ran: Trial, conditions: Conditions) -> Simulated:
-        """What the simulator makes of a run."""
+        """Simulate a run under these conditions."""
         return self.predictor(conditions).play(ran.candidate, ran.jobs, ran.in_flight)
 
 
@@ -91,7 +91,7 @@ def collect(path: Path, steps: int, minutes: float) -> None:
 
 
 def _least_run(every: list[Candidate], trials: list[Trial]) -> Iterator[Candidate]:
-    """Always the one with the fewest runs; each round in another order, so that no drift favours one.
+    """The candidate with the fewest runs, again and again; each round in another order, so that no drift favours one.
 
     Once all were run, those far behind the best are left alone: which of the others is the best is what takes runs.
     """

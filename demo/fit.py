@@ -24,7 +24,7 @@ _WARM_UP = 100
 """Steps in which the learning rate rises; fewer, a twentieth of all, in a short training."""
 
 _DECAY = 0.4
-"""Last share of the steps, in which it falls to nothing."""
+"""Share of the steps, the last ones, in which the learning rate falls to nothing."""
 
 _SAVE_EVERY_S = 300.0
 
@@ -39,7 +39,7 @@ class Learner(Protocol):
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
-        """Of all weights that learn."""
+        """The optimizer of all weights that learn."""
 
     def loss(self, step: int, generator: torch.Generator) -> torch.Tensor:
         """The loss of one batch, chosen by the generator."""

@@ -28,7 +28,7 @@ from demo.world import PLACES, RELATIONS, STYLES, SUBJECTS, Scene
 from stages.core.errors import ConfigError
 
 JUDGE = Path(__file__).parent / "judge.safetensors"
-"""The judge who comes with the recipe, so that figures can be compared."""
+"""File of the judge that comes with the recipe, so that figures can be compared."""
 
 HEADS = {
     "first": SUBJECTS,
@@ -37,14 +37,14 @@ HEADS = {
     "place": PLACES,
     "style": STYLES,
 }
-"""What is told apart, by the name of Scene's field."""
+"""Classes that are told apart, by the name of Scene's field: one head each."""
 
 _BATCH = 64
 _CHUNK = 100
 
 
 class Judge(nn.Module):
-    """Convolutions down to 4 x 4, then one linear layer for all heads."""
+    """The classifier: convolutions down to 4 x 4, then one linear layer for all heads."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -90,10 +90,10 @@ class _Learner:
         return torch.stack(losses).sum()
 
     def stepped(self, step: int) -> None:
-        """Nothing follows."""
+        """Do nothing: there is no running mean."""
 
     def parts(self) -> Mapping[str, Any]:
-        """The one network."""
+        """The network to keep: the judge."""
         return {"judge": self.judge}
 
 
@@ -125,7 +125,7 @@ def weathered(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 @torch.no_grad()
 def verdicts(judge: Judge, pictures: npt.NDArray[np.uint8]) -> list[Verdict]:
-    """What the judge sees in pictures [n, 128, 128, 3]."""
+    """The judge's verdicts on pictures [n, 128, 128, 3]."""
     judge.eval()
     device = next(judge.parameters()).device
     found = []

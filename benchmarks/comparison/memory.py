@@ -12,7 +12,7 @@ import psutil
 
 _SHORTEST_S = 0.02
 _LARGEST_SHARE = 0.05
-"""Reading smaps_rollup stops the process for as long as the kernel walks its pages: at most this share of the time."""
+"""Share of the time that reading smaps_rollup takes, at most: it stops the process while the kernel walks its pages."""
 
 
 class Peak(msgspec.Struct, frozen=True):
@@ -77,7 +77,7 @@ class PeakMemory:
         self._thread.join()
 
     def peak(self) -> Peak:
-        """What was found so far."""
+        """The peak so far."""
         return Peak(self._pss, sum(self._hwm.values()))
 
     def _sample(self) -> None:

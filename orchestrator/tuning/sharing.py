@@ -25,7 +25,7 @@ class Work:
     """Cores it keeps busy when it has them."""
     done: Done
     concurrency: tuple[int, float] = (1, 1.0)
-    """Pieces of one process that are at work together where each takes `left_s`, and how many times as fast one alone is."""
+    """Pieces of one process at work together for which `left_s` holds, and how many times as fast one alone is."""
     threads: int = 1
     """Threads that it is divided among."""
     speed: float = 0.0
