@@ -1,6 +1,6 @@
 """How the full-size models are made: the tiny families of tests/parity, with the sizes of the models they stand for.
 
-Their wiring, schedulers and tokenizer are those of the families; so are the weights' liveliness and the export.
+Their wiring, schedulers and tokenizer are those of the families; so are the scaling of the weights and the export.
 """
 
 import zlib
@@ -13,7 +13,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from tests.parity.embedded import embedded_pipeline
 from tests.parity.export import export_openvino
 from tests.parity.families import FAMILIES, Pipeline
-from tests.parity.random_weights import enliven
+from tests.parity.random_weights import rescale_weights
 
 UNET = {
     "sample_size": 64,
@@ -45,7 +45,7 @@ def draw_weights(name: str, folder: Path) -> None:
     """Save family `name` at full size, with random weights, for diffusers in float16."""
     torch.manual_seed(zlib.crc32(name.encode()))
     pipeline = _full_size(name)
-    enliven(pipeline)
+    rescale_weights(pipeline)
     pipeline.to(torch.float16).save_pretrained(folder)
 
 

@@ -29,11 +29,11 @@ from orchestrator.tuning.curves import Curves
 from orchestrator.tuning.load import jobs_for
 from orchestrator.tuning.machine import Topology
 from orchestrator.tuning.predictor import Predictor
-from orchestrator.tuning.profile import Alone, Ask
+from orchestrator.tuning.profile import StageProfiler, StageSetting
 from orchestrator.tuning.score import fill, steady
 from orchestrator.tuning.simulate import UNMEASURED, Conditions, Simulated
 from orchestrator.tuning.space import Candidate, candidates
-from orchestrator.tuning.trial import Running, Trial
+from orchestrator.tuning.trial import Trial, TrialPipeline
 from stages.core import config
 from stages.core.point import Point
 
@@ -74,12 +74,12 @@ def chosen() -> tuple[list[Candidate], list[Candidate]]:
     return fitted, [find("timeslice", granted, 4), find("timeslice", 1, 8), find("turns", 1, 8)]
 
 
-def asks() -> list[Ask]:
+def stage_settings() -> list[StageSetting]:
     """The settings in which the stages are measured alone."""
     granted = HERE.granted
-    unets = [Ask("unet", granted, streams, _ROWS) for streams in (1, granted)]
-    others = [Ask(kind, threads, 1, (1,)) for kind in ("vae", "text") for threads in (1, granted)]
-    return [*unets, Ask("unet", 1, 1, _ROWS), *others]
+    unets = [StageSetting("unet", granted, streams, _ROWS) for streams in (1, granted)]
+    others = [StageSetting(kind, threads, 1, (1,)) for kind in ("vae", "text") for threads in (1, granted)]
+    return [*unets, StageSetting("unet", 1, 1, _ROWS), *others]
 
 
 def predictor(points: Sequence[Point], steps: int, conditions: Conditions = UNMEASURED) -> Predictor:
@@ -88,13 +88,16 @@ def predictor(points: Sequence[Point], steps: int, conditions: Conditions = UNME
 
 
 def measure(
-    stages: Sequence[tuple[Ask, Alone]], pipelines: dict[Candidate, Running], jobs: dict[Candidate, int], steps: int
+    stages: Sequence[tuple[StageSetting, StageProfiler]],
+    pipelines: dict[Candidate, TrialPipeline],
+    jobs: dict[Candidate, int],
+    steps: int,
 ) -> Round:
     """Play one round."""
-    works = [(alone, rows) for ask, alone in stages for rows in ask.rows]
-    before = [alone.measure(rows) for alone, rows in works]
+    works = [(profiler, rows) for setting, profiler in stages for rows in setting.rows]
+    before = [profiler.measure(rows) for profiler, rows in works]
     trials = [pipelines[each].play(jobs[each], steps) for each in (*pipelines, *reversed(pipelines))]
-    after = [alone.measure(rows) for alone, rows in reversed(works)]
+    after = [profiler.measure(rows) for profiler, rows in reversed(works)]
     fitted, compared = chosen()
     return Round(
         tuple(point for point in (*before, *after) if point),
@@ -106,15 +109,18 @@ def measure(
 def rounds(minutes: float, steps: int) -> Iterable[Round]:
     """Load everything, then play as many rounds as there is time for, one at least."""
     with ExitStack() as stack:
-        stages = [(ask, stack.enter_context(profile.alone(ask, CONFIG, CARD, HERE))) for ask in asks()]
-        points = [point for ask, alone in stages for rows in ask.rows if (point := alone.measure(rows))]
+        stages = [
+            (setting, stack.enter_context(profile.stage_profiler(setting, CONFIG, CARD, HERE)))
+            for setting in stage_settings()
+        ]
+        points = [point for setting, profiler in stages for rows in setting.rows if (point := profiler.measure(rows))]
         predicted = predictor(points, steps)
-        pipelines: dict[Candidate, Running] = {}
+        pipelines: dict[Candidate, TrialPipeline] = {}
         jobs: dict[Candidate, int] = {}
         for candidate in (each for some in chosen() for each in some):
             out = fill(predicted.plan(candidate))
             jobs[candidate] = jobs_for(out, predicted.bound(candidate), _STEADY_S)
-            pipelines[candidate] = stack.enter_context(trial.running(None, [], candidate, out))
+            pipelines[candidate] = stack.enter_context(trial.trial_pipeline(None, [], candidate, out))
             pipelines[candidate].warm_up(steps)
             print(f"{candidate.name}: loaded", flush=True)
         began, took, number = time.monotonic(), 0.0, 0

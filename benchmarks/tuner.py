@@ -31,7 +31,7 @@ from orchestrator.tuning.search import best_of, search, typical_rate
 from orchestrator.tuning.simulate import UNMEASURED, Conditions, Simulated
 from orchestrator.tuning.space import Candidate
 from orchestrator.tuning.trial import Trial
-from orchestrator.tuning.tuner import as_it_is
+from orchestrator.tuning.tuner import configured_candidate
 from stages.core import config
 
 _STEADY_S = 3.0
@@ -42,7 +42,7 @@ _HOPELESS = 0.8
 _REPLAYS = 200
 
 
-class Ground:
+class Replay:
     """The embedded model on this machine, as it was measured, and the simulator calibrated by one configuration."""
 
     def __init__(self, steps: int, trials: list[Trial]) -> None:
@@ -53,7 +53,7 @@ class Ground:
         self.trials = trials
         points = profile.ProfileStore(profile.facts(self.config, self.card)).points()
         self.curves = Curves(points)
-        self.usual = as_it_is(self.config, self.card, self.topology)
+        self.usual = configured_candidate(self.config, self.card, self.topology)
         """Candidate that is served without a configuration: the only one that the simulator is calibrated by."""
         self.conditions = calibrate([ran for ran in trials if ran.candidate == self.usual], self.simulated, UNMEASURED)
 
@@ -75,9 +75,9 @@ def collect(path: Path, steps: int, minutes: float) -> None:
     """Run those that were run least, until the time is up."""
     end = time.monotonic() + minutes * 60
     trials = read(path)
-    ground = Ground(steps, trials)
-    every = list(dict.fromkeys([ground.usual, *space.candidates(ground.topology, ground.card)]))
-    predictor = ground.predictor(ground.conditions)
+    replay = Replay(steps, trials)
+    every = list(dict.fromkeys([replay.usual, *space.candidates(replay.topology, replay.card)]))
+    predictor = replay.predictor(replay.conditions)
     for candidate in _least_run(every, trials):
         out = fill(predictor.plan(candidate))
         jobs = jobs_for(out, predictor.bound(candidate), _STEADY_S)
@@ -106,20 +106,20 @@ def _least_run(every: list[Candidate], trials: list[Trial]) -> Iterator[Candidat
         yield due[0]
 
 
-def compare(ground: Ground, cap_s: float, trials: int) -> None:
+def compare(replay: Replay, cap_s: float, trials: int) -> None:
     """Print the share of the best that the tuner finds, over many replays."""
     runs: dict[Candidate, list[Score]] = {}
-    for ran in ground.trials:
+    for ran in replay.trials:
         runs.setdefault(ran.candidate, []).append(ran.score)
     best = best_of(runs, cap_s)
     if best is None:
         raise SystemExit(f"no configuration keeps p99 within {cap_s:g} s")
-    predictor = ground.predictor(ground.conditions)
+    predictor = replay.predictor(replay.conditions)
     predicted = predictor.scores(runs)
     shares, counts, over = [], [], 0
     for number in range(_REPLAYS):
         rng = random.Random(number)
-        first = {ground.usual: [rng.choice(runs[ground.usual])]}
+        first = {replay.usual: [rng.choice(runs[replay.usual])]}
         found = search(predicted, _replay(runs, rng), cap_s, trials, first)
         counts.append(sum(map(len, found.scores.values())))
         if found.best is None:
@@ -128,9 +128,9 @@ def compare(ground: Ground, cap_s: float, trials: int) -> None:
         over += best_of({found.best: runs[found.best]}, cap_s) is None
         shares.append(typical_rate(runs[found.best]) / typical_rate(runs[best]))
     shares.sort()
-    print(f"{len(runs)} configurations, {len(ground.trials)} runs, cap {cap_s:g} s, {ground.steps} steps")
+    print(f"{len(runs)} configurations, {len(replay.trials)} runs, cap {cap_s:g} s, {replay.steps} steps")
     print(f"best of all: {best.name}, {typical_rate(runs[best]):.3g} images/s (median of {len(runs[best])})")
-    print(f"as it comes: {ground.usual.name}, {typical_rate(runs[ground.usual]):.3g} images/s")
+    print(f"as it comes: {replay.usual.name}, {typical_rate(runs[replay.usual]):.3g} images/s")
     print(
         f"tuner, {_REPLAYS} replays: {median(shares):.1%} of the best (mean {sum(shares) / len(shares):.1%}, "
         f"10th percentile {shares[_REPLAYS // 10]:.1%}, worst {shares[0]:.1%}) in {median(counts):g} trials; "
@@ -158,7 +158,7 @@ def main() -> None:
     if args.collect:
         collect(args.trials, args.steps, args.collect)
     else:
-        compare(Ground(args.steps, read(args.trials)), args.cap, args.most)
+        compare(Replay(args.steps, read(args.trials)), args.cap, args.most)
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ class _Learner:
     def loss(self, step: int, generator: torch.Generator) -> torch.Tensor:
         """The sum of the heads' cross-entropies."""
         chosen = torch.randint(len(self._labels), (_BATCH,), generator=generator)
-        pixels = weathered(to_pixels(self._pictures[np.sort(chosen.numpy())], self._device), generator)
+        pixels = augmented(to_pixels(self._pictures[np.sort(chosen.numpy())], self._device), generator)
         wanted = self._labels[chosen.sort().values].to(self._device)
         with torch.autocast(self._device.type, torch.bfloat16):
             outputs = self.judge(pixels.to(memory_format=torch.channels_last))
@@ -109,7 +109,7 @@ def labels(scene: Scene) -> list[int]:
     return [classes.index(getattr(scene, name)) for name, classes in HEADS.items()]
 
 
-def weathered(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def augmented(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """A batch made softer, differently lit and noisy, at random."""
     count, _, side, _ = pixels.shape
     if torch.rand((), generator=generator) < 0.6:

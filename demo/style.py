@@ -32,7 +32,7 @@ def apply(picture: Image.Image, style: str, random: Random) -> Image.Image:
             raise ConfigError(f"nobody knows how to draw {style!r}")
 
 
-def spoil(picture: Image.Image, flaws: tuple[str, ...], random: Random) -> Image.Image:
+def degrade(picture: Image.Image, flaws: tuple[str, ...], random: Random) -> Image.Image:
     """The picture with these flaws."""
     if LOW_RESOLUTION in flaws:
         small = _resized(picture, random.choice((20, 24, 32)), Image.Resampling.BOX)

@@ -110,15 +110,15 @@ def find(loads: Sequence[Load], host: Host) -> Bottleneck:
     groups: dict[frozenset[int], list[Load]] = {}
     for load in loads:
         groups.setdefault(load.cores, []).append(load)
-    fullest = max(groups.values(), key=lambda group: _fullness(group, host))
-    if _fullness(fullest, host) < SATURATED:
+    fullest = max(groups.values(), key=lambda group: _utilization(group, host))
+    if _utilization(fullest, host) < SATURATED:
         return _prompts(loads)
     if len(fullest) > 1:
         return _shared(fullest, loads, host)
     return _alone(fullest[0], loads, host)
 
 
-def _fullness(group: Sequence[Load], host: Host) -> float:
+def _utilization(group: Sequence[Load], host: Host) -> float:
     """Share of the time in which the cores of a group cannot take more work."""
     if len(group) == 1:
         return group[0].busy_share
@@ -136,7 +136,7 @@ def _others(group: Sequence[Load], host: Host) -> float:
     return max(0.0, 1 - used / len(own))
 
 
-def _crowded(group: Sequence[Load], why: str, others: float) -> Bottleneck:
+def _contended(group: Sequence[Load], why: str, others: float) -> Bottleneck:
     """The bottleneck where other programs have the cores."""
     return Bottleneck(
         limits="other programs",
@@ -169,7 +169,7 @@ def _shared(group: Sequence[Load], loads: Sequence[Load], host: Host) -> Bottlen
     part = first.cores_used / total if total else 0.0
     if used < SATURATED and host.share != "turns":
         if (others := _others(group, host)) > _CONTENTION:
-            return _crowded(group, f"the stages {_percent(used)}: {_shares(loads)}", others)
+            return _contended(group, f"the stages {_percent(used)}: {_shares(loads)}", others)
         why = f"{most.name} is busy {_percent(most.busy_share)} of the time; {_shares(loads, but=most)}"
         why += f"; {_percent(used)} of cores {names} are in use"
         return Bottleneck(limits=most.name, why=why, change=_fill(most, used, host))
@@ -188,7 +188,7 @@ def _alone(first: Load, loads: Sequence[Load], host: Host) -> Bottleneck:
     used = _cores_used([first], host)
     why = f"{first.name} is busy {_percent(first.busy_share)} of the time; {_shares(loads, but=first)}"
     if used < SATURATED and (others := _others([first], host)) > _CONTENTION:
-        return _crowded([first], why, others)
+        return _contended([first], why, others)
     if spare := _spare(loads, host):
         return Bottleneck(limits=first.name, why=why, change=f"give {first.name} cores {spare}, which no stage has")
     groups = {load.cores for load in loads}

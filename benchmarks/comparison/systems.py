@@ -93,7 +93,7 @@ class Workers:
 
     def draw(self, first: int, count: int) -> None:
         """Have each process draw its part, one picture after another."""
-        shares = deal(count, len(self._workers))
+        shares = equal_parts(count, len(self._workers))
         busy = [(worker, share) for worker, share in zip(self._workers, shares, strict=True) if share]
         for worker, share in busy:
             worker.draw(first, share)
@@ -114,7 +114,7 @@ class Workers:
         self._workers.clear()
 
 
-def deal(count: int, hands: int) -> list[int]:
+def equal_parts(count: int, hands: int) -> list[int]:
     """Parts of `count`, as equal as can be, the larger ones first."""
     return [count // hands + (hand < count % hands) for hand in range(hands)]
 
@@ -124,4 +124,4 @@ def masks(available: Collection[int], processes: int) -> list[list[str]]:
     if processes == 1:
         return [[]]
     rest = iter(sorted(available))
-    return [[cores.render(itertools.islice(rest, part))] for part in deal(len(available), processes)]
+    return [[cores.render(itertools.islice(rest, part))] for part in equal_parts(len(available), processes)]

@@ -8,7 +8,7 @@ import msgspec
 
 from orchestrator import bottleneck
 from orchestrator.bench.drive import Played, play
-from orchestrator.bench.workload import Closed, How, Mix, arrivals
+from orchestrator.bench.workload import ArrivalProcess, Closed, Mix, arrivals
 from orchestrator.bottleneck import Load
 from orchestrator.client import Client, Event
 from orchestrator.trace.recording import Recording
@@ -25,7 +25,7 @@ class BenchTask(msgspec.Struct, frozen=True, kw_only=True):
     """The loads to be played."""
 
     mix: Mix
-    levels: tuple[How, ...]
+    levels: tuple[ArrivalProcess, ...]
     jobs: int
     """Prompts of one round."""
     rounds: int
@@ -47,7 +47,7 @@ class Round:
 class LoadLevel:
     """All rounds of one level."""
 
-    how: How
+    arrivals: ArrivalProcess
     rounds: list[Round] = field(default_factory=list)
     recording: Recording | None = None
     """Recording of the last round; None before its end."""
@@ -93,19 +93,22 @@ def measure(client: Client, task: BenchTask, status: wire.Status, tick: Callable
     `tick` is called with what is done now and how many of how many prompts have ended. Raises BadRequest where the
     mix asks for what is not served, NoAnswer when the server has gone.
     """
-    levels = [LoadLevel(settle(how, status)) for how in task.levels]
+    levels = [LoadLevel(with_concurrency(process, status)) for process in task.levels]
     counter = _Counter(tick, task.warm_up + task.jobs * task.rounds * len(levels))
     # As many at once as there will ever be: on the way out all sizes of forwards have been compiled.
-    most = max((level.how.in_flight or 1 for level in levels if isinstance(level.how, Closed)), default=None)
+    most = max(
+        (level.arrivals.in_flight or 1 for level in levels if isinstance(level.arrivals, Closed)),
+        default=None,
+    )
     counter.what = "warm-up"
-    warm = Closed(most or held(status))
+    warm = Closed(most or capacity(status))
     played = play(client, arrivals(task.mix, warm, task.warm_up, task.seed), warm.in_flight, heard=counter.heard)
     _check(played)
     for number in range(task.rounds):
         for level in levels if number % 2 == 0 else reversed(levels):
-            counter.what = f"{level.how}, round {number + 1} of {task.rounds}"
-            load = arrivals(task.mix, level.how, task.jobs, task.seed + number)
-            in_flight = level.how.in_flight if isinstance(level.how, Closed) else None
+            counter.what = f"{level.arrivals}, round {number + 1} of {task.rounds}"
+            load = arrivals(task.mix, level.arrivals, task.jobs, task.seed + number)
+            in_flight = level.arrivals.in_flight if isinstance(level.arrivals, Closed) else None
             before, began = client.status(ANSWER_S), time.monotonic()
             played = play(client, load, in_flight, heard=counter.heard)
             seconds, after = time.monotonic() - began, client.status(ANSWER_S)
@@ -116,12 +119,12 @@ def measure(client: Client, task: BenchTask, status: wire.Status, tick: Callable
     return Measured(levels, counter.first_image, client.status(ANSWER_S))
 
 
-def settle(how: How, status: wire.Status) -> How:
+def with_concurrency(process: ArrivalProcess, status: wire.Status) -> ArrivalProcess:
     """The arrivals, with the number in flight that the pipeline can make use of where none was named."""
-    return Closed(held(status)) if isinstance(how, Closed) and how.in_flight is None else how
+    return Closed(capacity(status)) if isinstance(process, Closed) and process.in_flight is None else process
 
 
-def held(status: wire.Status) -> int:
+def capacity(status: wire.Status) -> int:
     """Number of prompts, of one image each, that the stages may hold."""
     return sum(stage.depth for stage in status.stages)
 

@@ -45,7 +45,7 @@ def draw(path: Path, title: str, measured: Measured, figures: Sequence[LevelFigu
     else:
         _distribution(first, measured.levels[0])
     if fullest.recording is not None:
-        _occupancy(second, fullest.recording, f"{fullest.how}, the last round")
+        _occupancy(second, fullest.recording, f"{fullest.arrivals}, the last round")
     _memory(third, memory)
     for axes in (first, second, third):
         axes.spines[["top", "right"]].set_visible(False)
@@ -89,7 +89,7 @@ def _distribution(axes: "Axes", level: LoadLevel) -> None:
             share = np.arange(1, len(seconds) + 1) / len(seconds)
             label = f"{kind} ({len(seconds)})"
             axes.step([seconds[0], *seconds], [0, *share], where="post", linewidth=1.6, color=f"C{number}", label=label)
-    axes.set(xlabel="latency, s", ylabel="share of prompts done", title=f"Latency, {level.how}")
+    axes.set(xlabel="latency, s", ylabel="share of prompts done", title=f"Latency, {level.arrivals}")
     axes.set_xlim(left=0)
     axes.set_ylim(0, 1.02)
     axes.grid(alpha=0.25)

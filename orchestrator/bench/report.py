@@ -50,7 +50,7 @@ def level_figures(level: LoadLevel, after: wire.Status) -> LevelFigures:
     rates = [one.all.images_per_s for one in rounds]
     together = figures(level.played)
     return LevelFigures(
-        arrivals=str(level.how),
+        arrivals=str(level.arrivals),
         figures=together,
         images_per_s=Spread(min(rates), max(rates)),
         rounds=rounds,

@@ -77,7 +77,7 @@ class Poisson(msgspec.Struct, frozen=True):
         return f"poisson:{self.rate:g}"
 
 
-How = Closed | Poisson
+ArrivalProcess = Closed | Poisson
 
 
 class Arrival(msgspec.Struct, frozen=True):
@@ -89,7 +89,7 @@ class Arrival(msgspec.Struct, frozen=True):
     """Seconds after the start at which it is due; None: as soon as the closed loop has room for it."""
 
 
-def arrivals(mix: Mix, how: How, jobs: int, seed: int) -> list[Arrival]:
+def arrivals(mix: Mix, process: ArrivalProcess, jobs: int, seed: int) -> list[Arrival]:
     """`jobs` prompts of a mix in the order of their arrival. The same arguments give the same load, to the seed.
 
     Ids are the numbers from 0. Prompts without a seed of their own get their number as seed.
@@ -102,13 +102,13 @@ def arrivals(mix: Mix, how: How, jobs: int, seed: int) -> list[Arrival]:
         (entry,) = rng.choices(mix, weights)
         submit = entry.submit
         submit = msgspec.structs.replace(submit, id=str(number), seed=number if submit.seed is None else submit.seed)
-        if isinstance(how, Poisson):
-            at_s += rng.expovariate(how.rate)
-        found.append(Arrival(entry.kind, submit, at_s if isinstance(how, Poisson) else None))
+        if isinstance(process, Poisson):
+            at_s += rng.expovariate(process.rate)
+        found.append(Arrival(entry.kind, submit, at_s if isinstance(process, Poisson) else None))
     return found
 
 
-def parse(text: str) -> tuple[How, ...]:
+def parse(text: str) -> tuple[ArrivalProcess, ...]:
     """Read `closed`, `closed:4`, `closed:1,2,4`, `poisson:0.5` or `poisson:0.5,1`. Raises ConfigError."""
     name, colon, levels = text.partition(":")
     values = levels.split(",") if colon else []

@@ -32,7 +32,7 @@ def calibrate(trials: Sequence[Trial], predict: Predict, start: Conditions) -> C
         (trial.cores_used[HUB] + trial.cores_used[LOAD]) * trial.seconds / trial.messages for trial in counted
     )
 
-    def excess(conditions: Conditions, share: Share) -> float:
+    def speed_ratio(conditions: Conditions, share: Share) -> float:
         """Speed of the simulated pipelines as a factor of that of the real ones; 1 is as fast."""
         return typical(
             steady(predict(trial, conditions).played.records, trial.in_flight).images_per_s / trial.score.images_per_s
@@ -43,23 +43,23 @@ def calibrate(trials: Sequence[Trial], predict: Predict, start: Conditions) -> C
     found = msgspec.structs.replace(start, message_s=message_s)
     shares = {trial.candidate.share for trial in counted}
     if "timeslice" in shares:
-        interference = _halve(
+        interference = _bisect(
             MOST_INTERFERENCE,
-            lambda value: excess(msgspec.structs.replace(found, interference=value), "timeslice"),
+            lambda value: speed_ratio(msgspec.structs.replace(found, interference=value), "timeslice"),
         )
         found = msgspec.structs.replace(found, interference=interference)
     if "turns" in shares:
-        handover_s = _halve(
-            MOST_HANDOVER_S, lambda value: excess(msgspec.structs.replace(found, handover_s=value), "turns")
+        handover_s = _bisect(
+            MOST_HANDOVER_S, lambda value: speed_ratio(msgspec.structs.replace(found, handover_s=value), "turns")
         )
         found = msgspec.structs.replace(found, handover_s=handover_s)
     return found
 
 
-def _halve(most: float, excess: Callable[[float], float]) -> float:
+def _bisect(most: float, speed_ratio: Callable[[float], float]) -> float:
     """The value from 0 to `most` where `excess`, which falls, passes 1: by halving the interval."""
     low, high = 0.0, most
     for _ in range(_ROUNDS):
         middle = (low + high) / 2
-        low, high = (middle, high) if excess(middle) > 1 else (low, middle)
+        low, high = (middle, high) if speed_ratio(middle) > 1 else (low, middle)
     return (low + high) / 2

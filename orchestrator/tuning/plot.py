@@ -36,7 +36,7 @@ def draw_tuning(path: Path, outcome: TuningOutcome, profile: Profile) -> None:
     plot_file.save(figure, path)
 
 
-def draw_paper(path: Path, title: str, rows: Sequence[LayoutRow]) -> None:
+def draw_layouts(path: Path, title: str, rows: Sequence[LayoutRow]) -> None:
     """Draw throughput and tail latency of simulated layouts, side by side."""
     figure = _figure(title, (10.0, 0.55 * len(rows) + 2.0))
     rate, tail = figure.subplots(1, 2, sharey=True)

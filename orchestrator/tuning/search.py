@@ -34,7 +34,7 @@ _CONFIRM = 0.25
 """Share of the trials that is kept for running the best again."""
 
 
-class Found(msgspec.Struct, frozen=True):
+class SearchResult(msgspec.Struct, frozen=True):
     """The outcome of a search."""
 
     best: Candidate | None
@@ -56,7 +56,7 @@ def search(
     cap_s: float,
     trials: int,
     known: Mapping[Candidate, Sequence[Score]] = {},
-) -> Found:
+) -> SearchResult:
     """Run at most `trials` candidates, those of `known` counted; `trial` answers None when time is up."""
     runs: Runs = {candidate: list(scores) for candidate, scores in known.items()}
     first = _first_of_families(predicted, cap_s)[: max(1, trials // 3)]
@@ -68,7 +68,7 @@ def search(
         if following is None and left > confirm:
             following = _climb(predicted, runs, cap_s)
         if following is None:
-            following = _doubtful(runs, cap_s)
+            following = _least_run_near_best(runs, cap_s)
         if following is None:
             complete = True
             break
@@ -77,7 +77,7 @@ def search(
             break
         runs.setdefault(following, []).append(score)
     kept = {candidate: tuple(scores) for candidate, scores in runs.items()}
-    return Found(best_of(runs, cap_s), kept, dict(predicted), complete)
+    return SearchResult(best_of(runs, cap_s), kept, dict(predicted), complete)
 
 
 def best_of(runs: Mapping[Candidate, Sequence[Score]], cap_s: float) -> Candidate | None:
@@ -168,7 +168,7 @@ def _one_step(one: Candidate, other: Candidate) -> bool:
     return (rows, streams) in ((1, 2), (2, 1))
 
 
-def _doubtful(runs: Runs, cap_s: float) -> Candidate | None:
+def _least_run_near_best(runs: Runs, cap_s: float) -> Candidate | None:
     """The candidate that was run least of those that may be better than the best; None once all are settled."""
     best = best_of(runs, cap_s)
     if best is None:

@@ -16,10 +16,10 @@ from orchestrator.tuning.load import jobs_for
 from orchestrator.tuning.machine import Topology
 from orchestrator.tuning.predictor import Predictor, best_predicted
 from orchestrator.tuning.score import Score, fill
-from orchestrator.tuning.search import Found, search
+from orchestrator.tuning.search import SearchResult, search
 from orchestrator.tuning.simulate import UNMEASURED, Conditions, Simulated
 from orchestrator.tuning.space import Candidate
-from orchestrator.tuning.trial import Logbook, Trial
+from orchestrator.tuning.trial import Trial, TrialStore
 from stages.core import cores
 from stages.core.config import Config
 from stages.core.model import ModelCard
@@ -30,7 +30,7 @@ _PROFILE_SHARE = 0.4
 """Share of the budget that may go to stages alone; what was not measured by then is predicted by the law."""
 
 _MOST_SIMULATED = 80
-_MOST_AHEAD = 5
+_MOST_SIMULATED = 5
 """Configurations that are simulated for each other number of cores."""
 
 _STEADY_SHARE = 0.5
@@ -59,7 +59,7 @@ class TuningTask(NamedTuple):
     trials: int
 
 
-class Show(Protocol):
+class TunerDisplay(Protocol):
     """The display of the tuner's progress."""
 
     def phase(self, title: str, total: int) -> None:
@@ -98,7 +98,7 @@ class TuningOutcome(msgspec.Struct, frozen=True, kw_only=True):
 class Tuner:
     """One run of the tuner."""
 
-    def __init__(self, task: TuningTask, show: Show, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, task: TuningTask, show: TunerDisplay, clock: Callable[[], float] = time.monotonic) -> None:
         self._task = task
         self._show = show
         self._clock = clock
@@ -108,13 +108,13 @@ class Tuner:
         pipeline = task.config.pipeline
         where = (task.topology.nodes, task.topology.machine.quota)
         here = (self.facts, version("triptych"), where, pipeline.order, task.config.model, task.steps)
-        self._log = Logbook(here)
+        self._log = TrialStore(here)
 
     def run(self) -> TuningOutcome:
         """Tune. What is measured is remembered at once, so it may be broken off at any time."""
         task = self._task
         curves = self._profile()
-        before = as_it_is(task.config, task.card, task.topology)
+        before = configured_candidate(task.config, task.card, task.topology)
         conditions = self._calibrate(curves, before)
         predictor = Predictor(task.config, task.card, task.topology, curves, conditions, task.steps)
         every = space.candidates(task.topology, task.card)
@@ -146,25 +146,25 @@ class Tuner:
 
     def _profile(self) -> Curves:
         task = self._task
-        wanted = profile.asks(task.topology, task.card)
+        wanted = profile.stage_settings(task.topology, task.card)
         left = profile.missing(wanted, self._memory.points())
-        self._show.phase("measuring stages", sum(len(ask.rows) for ask in wanted))
-        for _ in range(sum(len(ask.rows) for ask in wanted) - sum(len(ask.rows) for ask in left)):
+        self._show.phase("measuring stages", sum(len(setting.rows) for setting in wanted))
+        for _ in range(sum(len(setting.rows) for setting in wanted) - sum(len(setting.rows) for setting in left)):
             self._show.done()
         until = self._clock() + _PROFILE_SHARE * task.budget_s
         seen: set[Kind] = {point.kind for point in self._memory.points()}
-        for ask in left:
+        for setting in left:
             # Without one point of each kind nothing can be told, so that much is measured whatever it takes.
-            deadline = until if ask.kind in seen else float("inf")
-            self._show.doing(_described(ask))
+            deadline = until if setting.kind in seen else float("inf")
+            self._show.doing(_describe_setting(setting))
             rows: set[int] = set()
-            for point in profile.measure(ask, task.config, task.card, task.topology, deadline, self._show.tick):
+            for point in profile.measure(setting, task.config, task.card, task.topology, deadline, self._show.tick):
                 again = point.rows in rows
                 rows.add(point.rows)
                 self._memory.add(point)
-                seen.add(ask.kind)
+                seen.add(setting.kind)
                 if not again:
-                    self._show.done(f"{_described(ask)}: {in_words(point)}")
+                    self._show.done(f"{_describe_setting(setting)}: {describe_point(point)}")
                 if self._clock() > until or not _room(point, task.topology.machine.memory_available):
                     break
         return Curves(self._memory.points())
@@ -188,7 +188,7 @@ class Tuner:
 
         return calibrate(self._known(set(first)), predict, UNMEASURED)
 
-    def _search(self, predictor: Predictor, predicted: dict[Candidate, Score]) -> Found:
+    def _search(self, predictor: Predictor, predicted: dict[Candidate, Score]) -> SearchResult:
         task = self._task
         known = {ran.candidate: [r.score for r in self._known({ran.candidate})] for ran in self._known(set(predicted))}
         self._show.phase("trying", task.trials)
@@ -246,7 +246,7 @@ class Tuner:
             self._show.doing(f"{number} cores simulated")
             topology = Topology.what_if(number, 1)
             predictor = Predictor(task.config, task.card, topology, by_law, conditions, task.steps)
-            scores = predictor.scores(predictor.by_bound(space.candidates(topology, task.card), _MOST_AHEAD))
+            scores = predictor.scores(predictor.by_bound(space.candidates(topology, task.card), _MOST_SIMULATED))
             best = best_predicted(scores, task.cap_s) or best_predicted(scores)
             if best is not None:
                 found.append((number, scores[best].images_per_s))
@@ -254,7 +254,7 @@ class Tuner:
         return tuple(found)
 
 
-def as_it_is(config: Config, card: ModelCard, topology: Topology) -> Candidate:
+def configured_candidate(config: Config, card: ModelCard, topology: Topology) -> Candidate:
     """The configuration as a candidate: what it leaves open is as it is planned. Raises ConfigError."""
     planned: Plan = plan(config, card, topology.machine)
     threads: dict[Kind, int] = {}
@@ -271,12 +271,12 @@ def _room(point: Point, available: int) -> bool:
     return 2 * point.rss_bytes < available
 
 
-def _described(ask: profile.Ask) -> str:
-    threads = f"{ask.threads} thread{'' if ask.threads == 1 else 's'}"
-    return f"{ask.kind}, {threads}" + (f" in {ask.streams} streams" if ask.streams > 1 else "")
+def _describe_setting(setting: profile.StageSetting) -> str:
+    threads = f"{setting.threads} thread{'' if setting.threads == 1 else 's'}"
+    return f"{setting.kind}, {threads}" + (f" in {setting.streams} streams" if setting.streams > 1 else "")
 
 
-def in_words(point: Point) -> str:
+def describe_point(point: Point) -> str:
     """A point as text for people."""
     rows = f"{point.rows} rows " if point.kind == "unet" else ""
     return f"{rows}{point.seconds * 1000:.3g} ms"

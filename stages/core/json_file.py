@@ -61,7 +61,7 @@ def not_served(error: msgspec.ValidationError, found: object, kind: type[Any]) -
     if match is None or not isinstance(found, Mapping):
         return str(error)
     key, text = match[0], str(error).partition(" - at `")[0]
-    said = spoken(found.get(key))
+    said = shown(found.get(key))
     choices = get_args(get_type_hints(kind)[key]) if text.startswith("Invalid enum value") else ()
     if not choices:
         return f"{key} {said} is not served: {text[:1].lower()}{text[1:]}"
@@ -71,7 +71,7 @@ def not_served(error: msgspec.ValidationError, found: object, kind: type[Any]) -
     )
 
 
-def spoken(value: object) -> str:
+def shown(value: object) -> str:
     """A value of JSON in a message: text without quotes, all else as JSON has it, what is long cut off."""
     text = value if isinstance(value, str) and value.isprintable() and value else json.dumps(value)
     return text if len(text) <= _VALUE_CHARS else f"{text[:_VALUE_CHARS]}..."

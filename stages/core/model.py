@@ -14,7 +14,7 @@ from msgspec import UNSET, UnsetType
 
 from stages.core.embeds import Floats
 from stages.core.errors import ModelError
-from stages.core.json_file import read_json, spoken
+from stages.core.json_file import read_json, shown
 from stages.core.pipelines import family
 from stages.core.single_file import refuse_single_file
 from stages.core.size_step import size_step
@@ -137,8 +137,8 @@ def read_card(folder: Path) -> ModelCard:
             f"{folder / 'unet' / 'config.json'}: in_channels {unet.in_channels} is not served; {vae.latent_channels} "
             "is, as the VAE has (this U-Net takes more than latents: it was made to change pictures)"
         )
-    generation = folder / "generation_config.json"
-    said = read_json(generation, _Said) if generation.is_file() else _Said()
+    file = folder / "generation_config.json"
+    generation = read_json(file, _GenerationConfig) if file.is_file() else _GenerationConfig()
     downscale = 2 ** (len(vae.block_out_channels) - 1)
     side = unet.sample_size
     height, width = side if isinstance(side, tuple) else (side, side)
@@ -160,8 +160,8 @@ def read_card(folder: Path) -> ModelCard:
         latents_std=vae.latents_std or (),
         guidance_embed_dim=unet.time_cond_proj_dim,
         scheduler=_scheduler(folder / "scheduler" / "scheduler_config.json"),
-        steps=defaults.steps if said.num_inference_steps is UNSET else said.num_inference_steps,
-        guidance_scale=defaults.guidance_scale if said.guidance_scale is UNSET else said.guidance_scale,
+        steps=defaults.steps if generation.num_inference_steps is UNSET else generation.num_inference_steps,
+        guidance_scale=defaults.guidance_scale if generation.guidance_scale is UNSET else generation.guidance_scale,
     )
 
 
@@ -195,7 +195,7 @@ def _config(path: Path, kind: type[_T], class_name: str) -> _T:
     """
     found = read_json(path, _Part).class_name
     if found not in (None, class_name, f"Flax{class_name}") and not str(found).startswith("OVModel"):
-        raise ModelError(f"{path}: _class_name {spoken(found)} is not served; {class_name} is")
+        raise ModelError(f"{path}: _class_name {shown(found)} is not served; {class_name} is")
     return read_json(path, kind)
 
 
@@ -269,7 +269,7 @@ class _TextEncoder2(msgspec.Struct, frozen=True):
     projection_dim: _Size
 
 
-class _Said(msgspec.Struct, frozen=True):
+class _GenerationConfig(msgspec.Struct, frozen=True):
     """The keys of generation_config.json that are read."""
 
     num_inference_steps: _Size | UnsetType = UNSET

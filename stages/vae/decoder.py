@@ -13,7 +13,7 @@ from stages.core.pipes import DrawPreview, PreviewDrawn, RunVae
 from stages.runtime import Forward, Runtime
 from stages.stage import OneByOne
 from stages.vae.picture import encode
-from stages.vae.preview import Previewer, practice
+from stages.vae.preview import Previewer, practice_latents
 
 log = logging.getLogger("stages")
 
@@ -37,7 +37,7 @@ class VaeStage(OneByOne[RunVae]):
         self._learns = True
         shape = self._card.latent_shape(*self.spec.sizes[0])
         decoder, sample = self._decoder(shape)
-        latents = practice(shape)
+        latents = practice_latents(shape)
         decoder.allocate(decoder.inputs[0])[...] = self._card.to_decoder(latents)
         decoder.infer()
         self._learn(latents, sample[0])

@@ -54,7 +54,7 @@ class Previewer:
         return np.vstack([flat, np.ones((1, flat.shape[1]))])
 
 
-def practice(shape: tuple[int, int, int]) -> Floats:
+def practice_latents(shape: tuple[int, int, int]) -> Floats:
     """Latents [C, h, w] to learn the first colours from: smooth noise of about the size of real ones."""
     channels, height, width = shape
     coarse = np.random.default_rng(0).standard_normal((channels, -(-height // 4), -(-width // 4)))

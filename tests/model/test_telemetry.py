@@ -9,7 +9,7 @@ import pytest
 from orchestrator.models.locate import card
 from orchestrator.tuning import profile
 from orchestrator.tuning.machine import Topology
-from orchestrator.tuning.profile import Ask
+from orchestrator.tuning.profile import StageSetting
 from stages.core import config, wire
 from tests.server import Server, run, serving
 
@@ -80,7 +80,7 @@ def test_stages_that_load_and_serve_call_nobody_write_nothing_and_start_nothing(
 
 def test_nor_does_a_stage_that_is_measured(report: Path, home: Path) -> None:
     plain = config.load(None, environ={})
-    with profile.alone(Ask("vae", 1, 1, (1,)), plain, card(plain), Topology.here()) as stage:
+    with profile.stage_profiler(StageSetting("vae", 1, 1, (1,)), plain, card(plain), Topology.here()) as stage:
         assert stage.measure(1) is not None
     assert report.read_text().splitlines() == ["-m stages.profile: started"]
     assert list(home.rglob("*")) == []

@@ -23,7 +23,7 @@ class Display(Protocol):
         """Print a line on stdout that stays."""
 
 
-class Nothing:
+class NoDisplay:
     """No drawing: lines only."""
 
     def __enter__(self) -> Self:
@@ -44,7 +44,7 @@ class Nothing:
 def choose(json: bool, per_stage: bool) -> Display:
     """Drawings on a terminal, unless lines for programs were asked for."""
     if json or not sys.stderr.isatty():
-        return Nothing()
+        return NoDisplay()
     from orchestrator.cli.terminal.live import Live  # rich takes longer to import than all the rest
 
     return Live(per_stage)

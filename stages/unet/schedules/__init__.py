@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from stages.core.errors import BadRequest, ModelError
-from stages.core.json_file import spoken
+from stages.core.json_file import shown
 from stages.core.schedule_names import OF_DIFFUSERS, own_schedule
 from stages.unet.schedules.base import Draw, Latents, Schedule
 from stages.unet.schedules.ddim import Ddim
@@ -101,7 +101,7 @@ def of_request(config: Mapping[str, object], steps: int, name: str | None) -> Sc
 def _own_name(config: Mapping[str, object]) -> str:
     name = own_schedule(config)
     if name is None:
-        class_name = spoken(config.get("_class_name"))
+        class_name = shown(config.get("_class_name"))
         raise ModelError(f"{FILE}: _class_name {class_name} is not served; {', '.join(OF_DIFFUSERS)} are")
     return name
 

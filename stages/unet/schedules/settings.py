@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from stages.core.errors import ModelError
-from stages.core.json_file import not_served, spoken
+from stages.core.json_file import not_served, shown
 
 PredictionType = Literal["epsilon", "v_prediction", "sample"]
 """The quantity that the U-Net was trained to output: the noise, the velocity, or the denoised latents."""
@@ -89,7 +89,7 @@ def read(kind: type[S], config: Mapping[str, object]) -> S:
 def refuse(refused: bool, field: str, value: object, served: str) -> None:
     """Raise the error of a field whose value `refused` says is not honoured, with what is; for `__post_init__`."""
     if refused:
-        raise ValueError(f"{field} {spoken(value)} is not served; {served}")
+        raise ValueError(f"{field} {shown(value)} is not served; {served}")
 
 
 def refuse_thresholding(value: bool) -> None:

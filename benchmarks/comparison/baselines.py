@@ -44,7 +44,7 @@ def _obstacle(peer: Peer, task: Task, work: Work) -> str:
     return ""
 
 
-def triptychs(task: Task, work: Work, overrides: Sequence[str], without: Collection[str]) -> list[System]:
+def triptych_systems(task: Task, work: Work, overrides: Sequence[str], without: Collection[str]) -> list[System]:
     """Triptych as it comes and, if there are overrides, with those."""
     configurations = {OURS[0]: (), **({OURS[1]: tuple(overrides)} if overrides else {})}
     return [Triptych(name, work, task.images, keys) for name, keys in configurations.items() if name not in without]
