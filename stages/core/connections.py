@@ -18,12 +18,12 @@ _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 
 
 class Connections:
-    """The connections that a bound socket has accepted; those beyond `limit`, or not `welcome`, are ended at once."""
+    """The connections that a bound socket has accepted; those beyond `limit` or refused by `accepts` are ended."""
 
     def __init__(
         self, socket: zmq.Socket[bytes], limit: int, accepts: Callable[[system.socket], bool] = lambda peer: True
     ) -> None:
-        """`welcome` is shown each connection as it is accepted. To be made after the socket is bound."""
+        """`accepts` decides on each connection as it comes. To be made after the socket is bound."""
         self.limit = limit
         self._listener = socket
         self._address = socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")

@@ -1,4 +1,4 @@
-"""Stages without models: the same arithmetic every time, the pace and the mishaps a test asks for in its prompt.
+"""Stages without models: the same arithmetic every time, the pace and the failures a test asks for in its prompt.
 
 `[crash]` in a prompt is a fault of the U-Net process that works on it, `[error]` raises there, `[slow]` makes every
 step take a tenth of a second. They run inside real stage processes, so pacing them by sleeping is part of the stub.
@@ -37,7 +37,7 @@ _PACE_S = 0.002
 
 
 class StubText(OneByOne[RunText]):
-    """Embeds are the bytes of the prompts' digest; the mishaps asked for are passed on in the first value."""
+    """Embeds are the bytes of the prompts' digest; the failures asked for are passed on in the first value."""
 
     precision = "stub"
 
