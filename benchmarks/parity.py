@@ -1,4 +1,4 @@
-"""How near Triptych's pictures are to those of diffusers, optimum-intel and openvino-genai: one table.
+"""The distance of Triptych's pictures from those of diffusers, optimum-intel and openvino-genai: one table.
 
     python -m benchmarks.parity [-o docs/parity.md] [--models FOLDER]
 

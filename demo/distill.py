@@ -148,7 +148,7 @@ class Distiller:
         self.mean.copy_to(self._target.parameters())
 
     def parts(self) -> Mapping[str, Any]:
-        """The student and its running mean."""
+        """The parts to keep: the student and its running mean."""
         return {"student": self.student, "mean": self.mean}
 
     def save(self, folder: Path) -> None:

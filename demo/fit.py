@@ -45,15 +45,15 @@ class Learner(Protocol):
         """The loss of one batch, chosen by the generator."""
 
     def stepped(self, step: int) -> None:
-        """Called when the weights have changed."""
+        """Note that the weights have changed."""
 
     def parts(self) -> Mapping[str, Any]:
-        """All that has `state_dict` and `load_state_dict` and is to be kept, by name."""
+        """The parts of a checkpoint, with `state_dict` and `load_state_dict`, by name."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How long to train, and where to keep what was learned."""
+    """The length of a training, and the file of its checkpoint."""
 
     steps: int
     checkpoint: Path

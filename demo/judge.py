@@ -93,7 +93,7 @@ class _Learner:
         """Do nothing: there is no running mean."""
 
     def parts(self) -> Mapping[str, Any]:
-        """The network to keep: the judge."""
+        """The part to keep: the judge."""
         return {"judge": self.judge}
 
 

@@ -88,7 +88,7 @@ class Compressor:
         """Do nothing: there is no running mean."""
 
     def parts(self) -> Mapping[str, Any]:
-        """The network to keep: the VAE."""
+        """The part to keep: the VAE."""
         return {"vae": self.vae}
 
     @torch.no_grad()

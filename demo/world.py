@@ -62,7 +62,7 @@ class Scene:
     """BLURRY, LOW_RESOLUTION, both or neither."""
 
     def caption(self) -> str:
-        """The prompt for it."""
+        """The caption of the scene, which is the prompt for it."""
         match self.relation:
             case Relation.ALONE:
                 who = _with_article(self.first)

@@ -1,4 +1,4 @@
-"""From a configuration to what runs where: processes, cores, threads, and the sizes of the arena. Pure."""
+"""The plan of a configuration: processes, cores, threads, and the sizes of the arena. Pure."""
 
 import math
 

@@ -16,7 +16,7 @@ _LARGEST_SHARE = 0.05
 
 
 class Peak(msgspec.Struct, frozen=True):
-    """How much memory a tree of processes had at its most, in bytes."""
+    """Peak memory of a tree of processes, in bytes."""
 
     pss: int
     """Highest sum of PSS: pages that several processes map count once, the arena and mapped files included."""
@@ -26,7 +26,7 @@ class Peak(msgspec.Struct, frozen=True):
 
 
 def descendants() -> dict[int, psutil.Process]:
-    """All processes below this one, by id."""
+    """Processes below this one, by id."""
     return {process.pid: process for process in psutil.Process().children(recursive=True)}
 
 

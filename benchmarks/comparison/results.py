@@ -45,11 +45,11 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Measured(msgspec.Struct, kw_only=True):
-    """All that was found of one task, by system."""
+    """The measurements of one task, by system."""
 
     task: Task
     rounds: list[dict[str, list[float]]] = []
-    """For each round, the seconds of each run (alone: of each image)."""
+    """Seconds of each run (alone: of each image), by system, for each round."""
     peaks: dict[str, Peak] = {}
     likeness: dict[str, float | None] = {}
     """PSNR in dB of its picture against Triptych's; None where they are equal."""

@@ -53,7 +53,7 @@ class Peer:
     """Whether it reads weights for torch in place of IR."""
 
     def missing(self) -> str:
-        """How to install it; empty if it is there."""
+        """Command that installs the package; empty if it is there."""
         try:
             version(self.package)
         except PackageNotFoundError:
@@ -120,7 +120,7 @@ def equal_parts(count: int, hands: int) -> list[int]:
 
 
 def masks(available: Collection[int], processes: int) -> list[list[str]]:
-    """For each of so many processes the argument that pins it to its part of the cores; none where there is but one."""
+    """Arguments that pin each of `processes` processes to its part of the cores; none where there is but one."""
     if processes == 1:
         return [[]]
     rest = iter(sorted(available))

@@ -54,7 +54,7 @@ class LoadLevel:
 
     @property
     def played(self) -> Played:
-        """All rounds as one."""
+        """The loads of all rounds as one."""
         records = [record for one in self.rounds for record in one.played.records]
         return Played(records, self.rounds[0].played.began, sum(one.played.span_s for one in self.rounds))
 
@@ -78,7 +78,7 @@ class LoadLevel:
 
 @dataclass
 class Measured:
-    """Everything that was played."""
+    """The results of a benchmark: all levels, and the status at the end."""
 
     levels: list[LoadLevel]
     first_image: float | None

@@ -49,14 +49,14 @@ class TreeMemory:
         return max((sample.pss_bytes for sample in self.samples), default=0) or None
 
     def __enter__(self) -> Self:
-        """Begin."""
+        """Start sampling."""
         self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End."""
+        """Stop sampling."""
         self._stop.set()
         self._thread.join()
 
@@ -74,7 +74,7 @@ class TreeMemory:
 
 
 def _descendants(pid: int) -> Iterator[int]:
-    """Its children and theirs, read from the kernel's own lists: psutil would look at every process there is."""
+    """Ids of a process's children and theirs, from the kernel's own lists: psutil would look at every process."""
     try:
         lists = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
     except OSError:

@@ -54,7 +54,7 @@ def draw(path: Path, title: str, measured: Measured, figures: Sequence[LevelFigu
 
 
 def _curve(axes: "Axes", figures: Sequence[LevelFigures]) -> None:
-    """Latency against throughput, a point a level."""
+    """Draw latency against throughput, a point a level."""
     done = [(level, level.figures.all.latency_s) for level in figures]
     known = [(level, latency) for level, latency in done if latency is not None]
     rates = [level.figures.all.images_per_s for level, _ in known]
@@ -80,7 +80,7 @@ def _curve(axes: "Axes", figures: Sequence[LevelFigures]) -> None:
 
 
 def _distribution(axes: "Axes", level: LoadLevel) -> None:
-    """With one level: which share of the prompts was done within which time, by kind."""
+    """Draw, for one level, the share of the prompts that was done within each time, by kind."""
     records = level.played.records
     kinds = list(dict.fromkeys(record.kind for record in records))
     for number, kind in enumerate(kinds):
@@ -98,7 +98,7 @@ def _distribution(axes: "Axes", level: LoadLevel) -> None:
 
 
 def _occupancy(axes: "Axes", recording: Recording, when: str) -> None:
-    """A band for each kind of stage, as high as the share of the time that it was busy, and one for the queue."""
+    """Draw a band for each kind of stage, as high as the share of the time that it was busy, and one for the queue."""
     span_s = (recording.ended_ns - recording.began_ns) / 1e9
     edges = np.linspace(0.0, span_s, _BINS + 1)
     bands: list[tuple[str, NDArray[np.float64], str]] = [
@@ -145,7 +145,7 @@ def occupancy(recording: Recording, kind: Kind, bins: int) -> NDArray[np.float64
 
 
 def _memory(axes: "Axes", samples: Sequence[Sample]) -> None:
-    """PSS of the tree from its start on."""
+    """Draw the PSS of the tree from its start on."""
     if samples:
         times = [sample.at - samples[0].at for sample in samples]
         sizes = [sample.pss_bytes / (1 << 20) for sample in samples]

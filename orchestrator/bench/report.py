@@ -27,7 +27,7 @@ class StageFigures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Spread(msgspec.Struct, frozen=True):
-    """The least and the most of all rounds."""
+    """The least and the most of a figure over all rounds."""
 
     min: float
     max: float
@@ -113,7 +113,7 @@ def document(
 
 
 def _rounded(value: Any) -> Any:
-    """The same with figures to a millionth: what is beyond that was not measured."""
+    """The value with all figures rounded to a millionth: what is beyond that was not measured."""
     match value:
         case float():
             return round(value, 6)

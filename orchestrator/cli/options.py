@@ -86,7 +86,7 @@ def address(args: argparse.Namespace, environ: Mapping[str, str] = os.environ) -
 
 
 def add_pictures(parser: Parser) -> None:
-    """How pictures are made, where they go and what is said about them."""
+    """The options of pictures: how they are made, where they go, what is printed about them."""
     parser.add_argument("--negative", type=read.text, default="", metavar="TEXT", help="what should not be in it")
     parser.add_argument("--steps", type=read.count, metavar="N", help="denoising steps (default: the model's)")
     parser.add_argument("--guidance", type=read.finite, metavar="SCALE", help="guidance scale (default: the model's)")

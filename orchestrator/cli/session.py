@@ -116,7 +116,7 @@ class Session:
         return sum(job.left - len(job.places) for job in self.jobs())
 
     def jobs(self) -> Iterator[PromptRun]:
-        """Every unfinished prompt, those that are with the server first."""
+        """The unfinished prompts, those that are with the server first."""
         yield from self.sent.values()
         yield from (job for _, job in self._waiting)
 

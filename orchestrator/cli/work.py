@@ -1,4 +1,4 @@
-"""From prompts to files: what `generate` and `stream` both do, in one loop."""
+"""The loop of `generate` and `stream`, from prompts to files."""
 
 import argparse
 import time

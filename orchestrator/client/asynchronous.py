@@ -169,7 +169,7 @@ class AsyncClient:
             self._end(error)
 
     def _ready(self) -> None:
-        """Something has changed at the socket: a message has come, a connection, or room to send."""
+        """Note a change at the socket: a message has come, a connection, or room to send."""
         self._take_in()
         self._changed.set()
 
@@ -196,7 +196,7 @@ class AsyncClient:
             self._liveness.asked(now)
 
     def _end(self, error: TriptychError) -> None:
-        """The conversation is over, and this is why."""
+        """End the conversation with an error."""
         if self._error is None:
             self._error = error
             self._conversation.fail(error)

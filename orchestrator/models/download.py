@@ -1,4 +1,4 @@
-"""From the hub into the standard cache: the files that are needed of a model that can be run, and no others."""
+"""Downloads from the hub into the standard cache: the files needed of models that can be run, and no others."""
 
 import errno
 import gc

@@ -55,7 +55,7 @@ class Facts(msgspec.Struct, frozen=True):
 
 
 class Profile(msgspec.Struct, frozen=True):
-    """All that was measured of a model on a machine; the file that `triptych plan` reads."""
+    """The measurements of a model on a machine; the file that `triptych plan` reads."""
 
     facts: Facts
     card: ModelCard

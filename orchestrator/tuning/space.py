@@ -54,7 +54,7 @@ class Candidate(msgspec.Struct, frozen=True):
         )
 
     def overrides(self) -> list[str]:
-        """The same as `section.key=value`s of the command line."""
+        """The candidate as `section.key=value`s of the command line."""
         keys = [f"pipeline.share={self.share}"]
         for kind in KINDS:
             placement = msgspec.structs.asdict(self.of(kind))

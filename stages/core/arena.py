@@ -149,7 +149,7 @@ class Arena(_Slots):
         self._table = SlotTable(layout.indices)
 
     def free_slots(self, pool: str) -> int:
-        """How many slots of `pool` can be reserved now."""
+        """Number of slots of `pool` that can be reserved now."""
         return self._table.free_slots(pool)
 
     def reserve(self, pool: str, owner: int, job: int) -> SlotRef:

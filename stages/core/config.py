@@ -105,7 +105,7 @@ class StageConfig(_Section, frozen=True, kw_only=True):
 
 
 class Config(_Section, frozen=True, kw_only=True):
-    """The whole file. All of it has defaults: without a file, the embedded model is served."""
+    """The whole configuration. All of it has defaults: without a file, the embedded model is served."""
 
     model: ModelConfig = ModelConfig()
     pipeline: PipelineConfig = PipelineConfig()
@@ -125,7 +125,7 @@ class Config(_Section, frozen=True, kw_only=True):
 
 
 class StageSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """All that one stage process is told, as JSON on its command line."""
+    """The specification of one stage process, as JSON on its command line."""
 
     name: str
     number: int

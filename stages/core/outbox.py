@@ -34,7 +34,7 @@ class Outbox:
             self.due_s = min(self.due_s, max(now_s, self._sent_s + NEWS_S))
 
     def take(self, now_s: float) -> list[pipes.FromStage]:
-        """All that waits, due or not, to be sent now."""
+        """Take all messages that wait, due or not, to send them now."""
         messages, self._messages = self._messages, []
         self.due_s = math.inf
         if messages:

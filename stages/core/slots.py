@@ -30,7 +30,7 @@ class SlotTable:
         """Job that each reserved slot is for, by slot index."""
 
     def free_slots(self, pool: str) -> int:
-        """How many slots of `pool` can be reserved now."""
+        """Number of slots of `pool` that can be reserved now."""
         return len(self._free[pool])
 
     def reserve(self, pool: str, job: int) -> SlotRef:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from stages.core.embeds import Floats
 
 Key = tuple[bytes | int, ...]
-"""Everything that the embeds are a function of: token ids and weights of every encoder, and the layers skipped."""
+"""Key of a prompt's embeds, all that they depend on: token ids and weights of every encoder, and the layers skipped."""
 
 
 class Encoded(NamedTuple):

@@ -34,7 +34,7 @@ class Clip:
         self.tokenizer = Tokenizer(tokenizer, max_chunks, runtime.table_rows(part, "input_ids"))
         self._forward = runtime.compile(part, _SHAPES)
         self._states = _states(self._forward.outputs, part) if len(card.text_encoders) > 1 else None
-        """With two encoders, the outputs that are fed to the U-Net, by `clip_skip`."""
+        """Outputs that are fed to the U-Net, by `clip_skip`; None for a model of one encoder."""
         self._output = self._states[0] if self._states else "last_hidden_state"
         self._ids = self._forward.allocate("input_ids")
         self._own: Floats = self._forward.allocate(self._output).view(np.float32)

@@ -15,7 +15,7 @@ _QUALITY = 85
 
 
 class Previewer:
-    """Least squares, over all decodings seen, from latents to the mean colour of the pixels each stands for.
+    """A least-squares fit, over all decodings seen, from latents to the mean colour of the pixels each stands for.
 
     It costs a decoding a few thousand additions, and a preview a few thousand multiplications, where decoding costs as
     much as two or three steps of the U-Net.

@@ -154,7 +154,7 @@ class _ProgressBar:
 
 
 def _config(args: argparse.Namespace, target: Remote | Private, task: BenchTask, status: wire.Status) -> dict[str, Any]:
-    """All that the figures depend on, as far as it was chosen."""
+    """The settings that the figures depend on, as an object for programs."""
     return {
         "model": status.model,
         "share": status.share,

@@ -8,7 +8,7 @@ from stages.core import wire
 
 
 class Display(Protocol):
-    """Something on the terminal that shows how far a session has come."""
+    """A display, on the terminal, of how far a session has come."""
 
     def __enter__(self) -> Self:
         """Take the lower end of the terminal."""

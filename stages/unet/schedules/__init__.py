@@ -41,7 +41,7 @@ _WITHOUT_EFFECT = frozenset({"dynamic_thresholding_ratio", "sample_max_value", "
 
 
 def names() -> tuple[str, ...]:
-    """Every accepted name."""
+    """All names of schedules that requests may use."""
     return tuple(
         name + suffix
         for name, kind in SCHEDULES.items()

@@ -1,4 +1,4 @@
-"""Which training timesteps a number of steps visits: table 2 of arXiv 2305.08891, as diffusers reads it."""
+"""The training timesteps that a number of steps visits: table 2 of arXiv 2305.08891, as diffusers reads it."""
 
 import numpy as np
 from numpy.typing import NDArray
