@@ -38,7 +38,7 @@ TEXT = {
     "num_attention_heads": 12,
     "projection_dim": 768,
 }
-"""Keys of text_encoder/config.json, likewise. The tokenizer, the embedded model's, uses a few hundred words only."""
+"""Keys of text_encoder/config.json, likewise. The embedded model's tokenizer uses the first few hundred words only."""
 
 
 def draw_weights(name: str, folder: Path) -> None:

@@ -70,7 +70,7 @@ def export_text_encoder(text: CLIPTextModel, folder: Path) -> None:
         folder,
     )
     text.config.save_pretrained(folder)
-    # Where the weights lay while they were trained is nobody's business.
+    # A path of the machine that trained the weights, of no use elsewhere.
     _edit(folder / "config.json", drop=("_name_or_path",))
 
 

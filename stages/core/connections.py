@@ -2,8 +2,8 @@
 
 libzmq accepts whoever comes until the process has no descriptor left, and then tries again without a pause; whoever
 opens enough connections thus keeps the process from opening anything, and one core busy. libzmq tells of every
-connection that it has accepted, by descriptor, and takes it in good part when such a descriptor is shut down: it
-reads the end of the stream, and closes it as if the other end had.
+connection that it has accepted, by descriptor, and works on when such a descriptor is shut down: it reads the end of
+the stream, and closes it as if the other end had.
 """
 
 import socket as system

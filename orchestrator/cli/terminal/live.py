@@ -96,7 +96,7 @@ class Live:
             if held := _held(session, kind):
                 job, place = held
                 self._last[kind] = sanitize(job.request.prompt)
-                # How far a text encoding or a decoding is, nobody is told.
+                # The progress within a text encoding or a decoding is not reported.
                 bar = self._bar(place.steps, place.step, now, pulse=kind == "vae") if kind != "text" else ""
                 table.add_row(name, Text(self._last[kind]), bar, _doing(place) if kind == "unet" else "")
             else:  # what was here last stays, dimly: stages that need milliseconds would only flicker
