@@ -1,4 +1,4 @@
-"""Measurements that the README quotes. They print figures and assert nothing."""
+"""Measurements that docs/measured.md quotes. They print figures and assert nothing."""
 
 from stages import telemetry
 

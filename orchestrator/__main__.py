@@ -12,6 +12,7 @@ from orchestrator.cli.parser import Parser
 from stages.core.errors import TriptychError
 
 COMMANDS = {
+    "init": "write a configuration to begin with",
     "serve": "launch a pipeline and keep it running",
     "generate": "make pictures of the prompts named on the command line",
     "stream": "make pictures of the prompts in a file, or as they are piped in",

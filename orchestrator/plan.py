@@ -12,6 +12,7 @@ from stages.core.errors import ConfigError
 from stages.core.model import TOKENS, ModelCard
 from stages.core.order import Order
 from stages.core.region import available_memory
+from stages.core.route import POOLS, STEPWISE, Pool, kinds
 from stages.core.wire import KINDS, Kind
 
 IMPLEMENTATIONS: dict[Kind, str] = {
@@ -20,11 +21,8 @@ IMPLEMENTATIONS: dict[Kind, str] = {
     "vae": "stages.vae.decoder:VaeStage",
 }
 
-OUTPUT_POOL: dict[Kind, str] = {"text": "embeds", "unet": "latents", "vae": "image"}
-"""The pool that the stages of a kind write into."""
-
 SHARED: Share = "timeslice"
-"""`pipeline.share` where the configuration says `auto`: the one that measured best (README)."""
+"""`pipeline.share` where the configuration says `auto`: the one that measured best (docs/measured.md)."""
 
 PREEMPTION_SLOTS = 8
 """Jobs a U-Net process may hold beyond its depth because they go before all that it has."""
@@ -82,7 +80,7 @@ def plan(config: Config, card: ModelCard, machine: Machine) -> Plan:
         _check_size(size, card.size_step)
     by_kind = {stage.kind: stage for stage in stages}
     depths = {stage.kind: _at_work(stage, card) + 1 for stage in stages}
-    most = depths | {"unet": depths["unet"] + PREEMPTION_SLOTS}
+    most = depths | {STEPWISE: depths[STEPWISE] + PREEMPTION_SLOTS}
     pools = _pools(config, card, sizes, {kind: most[kind] * by_kind[kind].replicas for kind in KINDS})
     specs: list[StageSpec] = []
     for stage in stages:
@@ -101,7 +99,7 @@ def plan(config: Config, card: ModelCard, machine: Machine) -> Plan:
                     threads=_threads(stage, own, machine),
                     takes_turns=share == "turns",
                     bind_threads=alone or share == "turns",
-                    streams=stage.streams if stage.kind == "unet" else 1,
+                    streams=stage.streams if stage.kind == STEPWISE else 1,
                     max_rows=stage.max_rows,
                     depth=depths[stage.kind],
                     shapes_bytes=(stage.shapes_mb << 20) or machine.memory_available // 4 // stage.replicas,
@@ -212,7 +210,7 @@ def _threads(stage: StageConfig, own: frozenset[int], machine: Machine) -> int:
 
 def _at_work(stage: StageConfig, card: ModelCard) -> int:
     """Jobs that one process works on at once, of pictures with the model's own guidance scale."""
-    if stage.kind != "unet":
+    if stage.kind != STEPWISE:
         return 1
     return stage.streams * (stage.max_rows // card.rows(card.guidance_scale))
 
@@ -220,12 +218,10 @@ def _at_work(stage: StageConfig, card: ModelCard) -> int:
 def _pools(
     config: Config, card: ModelCard, sizes: tuple[tuple[int, int], ...], jobs: dict[Kind, int]
 ) -> tuple[PoolSpec, ...]:
-    """The arena's pools; a slot holds an output from its grant until the next stage's output is accepted."""
-    embeds = nbytes((2, config.model.prompt_chunks * TOKENS, card.embed_dim), card.pooled_dim)
-    latents = max(checkpoint.slot_bytes(card.latent_shape(*size)) for size in sizes)
-    image = max(width * height * 4 for width, height in sizes) + _IMAGE_OVERHEAD
-    return (
-        PoolSpec("embeds", jobs["text"] + jobs["unet"], embeds),
-        PoolSpec("latents", jobs["unet"] + jobs["vae"], latents),
-        PoolSpec("image", jobs["vae"], image),
-    )
+    """The arena's pools: a slot for every job that may write one, and for every job that may still read one."""
+    slot_bytes: dict[Pool, int] = {
+        "embeds": nbytes((2, config.model.prompt_chunks * TOKENS, card.embed_dim), card.pooled_dim),
+        "latents": max(checkpoint.slot_bytes(card.latent_shape(*size)) for size in sizes),
+        "image": max(width * height * 4 for width, height in sizes) + _IMAGE_OVERHEAD,
+    }
+    return tuple(PoolSpec(pool, sum(jobs[kind] for kind in kinds(pool)), slot_bytes[pool]) for pool in POOLS)

@@ -16,12 +16,10 @@ from stages.core.pipes import (
     Grant,
     PreviewDrawn,
     Run,
-    RunText,
-    RunUnet,
-    RunVae,
     Stop,
     Yielded,
 )
+from stages.core.tasks import Task
 from stages.stage import Stage
 
 log = logging.getLogger("stages")
@@ -44,7 +42,7 @@ def serve(stage: Stage, link: StageLink) -> None:
         # 1. Take in what has arrived; wait only when there is nothing to do, or it is not our turn.
         for message in link.receive(wait=stage.idle or not may_work):
             match message:
-                case RunText() | RunUnet() | RunVae():
+                case Run():
                     books.admit(message)
                 case DrawPreview():
                     books.preview(message)
@@ -85,7 +83,7 @@ class _Books:
         self._no_preview = False
         """Whether a preview has raised."""
 
-    def admit(self, run: Run) -> None:
+    def admit(self, run: Run[Task]) -> None:
         """Take a job in; one that cannot be taken in costs itself alone."""
         self._owed.add(run.job)
         try:

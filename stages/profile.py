@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median, quantiles
+from typing import assert_never
 
 import msgspec
 import numpy as np
@@ -26,9 +27,10 @@ from stages.core.config import StageSpec
 from stages.core.errors import StartFailed, TriptychError
 from stages.core.model import TOKENS, ModelCard, read_card
 from stages.core.order import SchedulingKey
-from stages.core.pipes import Fault, Finished, Run, RunText, RunUnet, RunVae
+from stages.core.pipes import Fault, Finished, Input, Run
 from stages.core.point import Point
-from stages.core.wire import Kind
+from stages.core.route import STEPWISE, TEXT_TO_IMAGE, Pool
+from stages.core.tasks import Decode, Denoise, EncodeText, Task
 from stages.stage import Stage
 
 _ENOUGH_S = 0.5
@@ -38,9 +40,6 @@ _LEAST = 3
 """Units of work (for each stream) that a median is taken of, however long they are; the first one does not count."""
 
 _MOST = 400
-
-_OUTPUT_POOL: dict[Kind, str] = {"text": "embeds", "unet": "latents", "vae": "image"}
-"""Pool that the stage of a kind writes into, as in orchestrator.plan."""
 
 
 class Bench:
@@ -56,21 +55,22 @@ class Bench:
         self._rows_of_a_job = self._card.rows(self._card.guidance_scale)
         self._count = 0
         self._outputs: dict[int, SlotRef] = {}
-        """Output slots of the jobs that the stage has, by job."""
-        self._given: SlotRef | None = None
-        """Input slot that all jobs read; None for the text stage."""
+        """The output slots of the jobs that the stage has."""
+        self._leg = next(leg for leg in TEXT_TO_IMAGE if leg.kind == spec.kind)
+        self._inputs: tuple[Input, ...] = ()
+        """The slots that all jobs read."""
         self.stage = implementation(spec, self._view, BoardWriter(board.region, spec.number))
 
     def load(self) -> None:
         """Load the stage. Raises what it raises."""
         self.stage.load()
-        self._given = self._fill()
+        self._inputs = tuple(self._fill(pool) for pool in self._leg.reads)
 
     def measure(self, rows: int, clock: Callable[[], float] = time.monotonic) -> Point:
         """Time the unit of work of `rows` rows, all streams in flight."""
         streams = self._spec.streams
         jobs = 1
-        if self._spec.kind == "unet":
+        if self._spec.kind == STEPWISE:
             if not worth_compiling(rows, self._spec.max_rows):  # smaller forwards would be run
                 raise StartFailed(
                     f"no forward of {rows} rows is compiled where there are at most {self._spec.max_rows}"
@@ -116,8 +116,9 @@ class Bench:
 
     def _admit(self) -> None:
         self._count += 1
-        self._outputs[self._count] = self._arena.reserve(_OUTPUT_POOL[self._spec.kind], self._spec.number, self._count)
-        self.stage.admit(self._run(self._count, self._outputs[self._count]))
+        job = self._count
+        output = self._outputs[job] = self._arena.reserve(self._leg.writes, self._spec.number, job)
+        self.stage.admit(Run(job, self._task(job), output, self._inputs, scheduling_key=SchedulingKey(float(job))))
 
     def _leave(self) -> None:
         """Drop all jobs, and finish the forwards they are in."""
@@ -129,36 +130,42 @@ class Bench:
             self._arena.free(slot)
         self._outputs.clear()
 
-    def _run(self, job: int, output: SlotRef) -> Run:
+    def _task(self, job: int) -> Task:
+        """The task of job number `job`: none is done before, nor found in a cache."""
         card = self._card
         width, height = self._spec.sizes[0]
-        if self._spec.kind == "text":  # a prompt that is not in the cache; the negative one is, as a rule
-            return RunText(job, output, ("", f"a photo of {job} ships in a storm")[-self._rows_of_a_job :])
-        assert self._given is not None
-        if self._spec.kind == "vae":
-            return RunVae(job, output, self._given, card.latent_shape(width, height), "png", {})
-        shape = (self._rows_of_a_job, TOKENS, card.embed_dim)
-        scale, scheduling_key = card.guidance_scale, SchedulingKey(float(job))
-        schedule = self._spec.schedule or None
-        return RunUnet(
-            job, output, self._given, shape, width, height, card.steps, scale, schedule, job, 0.0, scheduling_key
-        )
+        match self._leg.task:
+            case "encode_text":  # the negative prompt is in the cache, as a rule
+                return EncodeText(f"a photo of {job} ships in a storm", guided=self._rows_of_a_job == 2)
+            case "denoise":
+                return Denoise(
+                    width=width,
+                    height=height,
+                    steps=card.steps,
+                    guidance_scale=card.guidance_scale,
+                    schedule=self._spec.schedule or None,
+                    seed=job,
+                )
+            case "decode":
+                return Decode()
+            case _:
+                assert_never(self._leg.task)
 
-    def _fill(self) -> SlotRef | None:
-        """A sealed slot of normal noise, float32, as the input of all jobs."""
+    def _fill(self, pool: Pool) -> Input:
+        """A sealed slot of `pool` with normal noise, float32."""
         card = self._card
-        match self._spec.kind:
-            case "text":
-                return None
-            case "unet":
-                pool, nbytes = "embeds", embeds.nbytes((2, TOKENS, card.embed_dim), card.pooled_dim)
-            case "vae":
-                pool, nbytes = "latents", math.prod(card.latent_shape(*self._spec.sizes[0])) * 4
+        shape: tuple[int, ...]
+        if pool == "embeds":
+            shape = (self._rows_of_a_job, TOKENS, card.embed_dim)
+            nbytes = embeds.nbytes(shape, card.pooled_dim)
+        else:
+            shape = card.latent_shape(*self._spec.sizes[0])
+            nbytes = math.prod(shape) * 4
         slot = self._arena.reserve(pool, self._spec.number, 0)
         noise = self._view.write(slot)[:nbytes].view(np.float32)
         noise[...] = np.random.default_rng(0).standard_normal(noise.size, np.float32)
         self._view.seal(slot, nbytes)
-        return slot
+        return Input(slot, shape)
 
 
 def main() -> int:

@@ -13,6 +13,7 @@ from stages.core.arena import View
 from stages.core.board import BoardWriter, Doing
 from stages.core.config import StageSpec
 from stages.core.pipes import DrawPreview, Finished, PreviewDrawn, Report, Run, Started
+from stages.core.tasks import Task
 
 
 class Stage(ABC):
@@ -46,7 +47,7 @@ class Stage(ABC):
         """Make ready to work, one unit of work of the usual shape included, so that every thread exists."""
 
     @abstractmethod
-    def admit(self, run: Run) -> None:
+    def admit(self, run: Run[Task]) -> None:
         """Take a job in. Raises a TriptychError to refuse it."""
 
     @abstractmethod
@@ -62,18 +63,18 @@ class Stage(ABC):
         """Forget the job, if it is here."""
 
 
-R = TypeVar("R", bound=Run)
+T = TypeVar("T", bound=Task)
 
 
-class OneByOne(Stage, Generic[R]):
+class OneByOne(Stage, Generic[T]):
     """A stage whose jobs are one unit of work each, done in order of arrival."""
 
     def __init__(self, spec: StageSpec, view: View, board: BoardWriter) -> None:
         super().__init__(spec, view, board)
-        self._queue: deque[R] = deque()
+        self._queue: deque[Run[T]] = deque()
 
     @abstractmethod
-    def work(self, run: R) -> tuple[int, ...]:
+    def work(self, run: Run[T]) -> tuple[int, ...]:
         """Do the job: write and seal `run.output`; returns the shape of what lies there."""
 
     @property
@@ -81,9 +82,9 @@ class OneByOne(Stage, Generic[R]):
         """Whether no job waits."""
         return not self._queue
 
-    def admit(self, run: Run) -> None:
+    def admit(self, run: Run[Task]) -> None:
         """Append the job."""
-        self._queue.append(run)  # type: ignore[arg-type]  # the hub sends each kind of stage its own kind of Run
+        self._queue.append(run)  # type: ignore[arg-type]  # the hub sends each kind of stage its own tasks
 
     def step(self) -> Iterator[Report]:
         """Do the oldest job."""
@@ -94,7 +95,7 @@ class OneByOne(Stage, Generic[R]):
         yield Started(run.job, began)
         shape = self.work(run)
         ended = time.monotonic_ns()
-        yield Finished(run.job, run.output, shape, began, ended)
+        yield Finished(run.job, shape, began, ended)
         self.board.busy(ended - began)
         self.board.beat(Doing.IDLE)
 

@@ -11,7 +11,7 @@ from typing import NamedTuple, assert_never
 import msgspec
 
 from stages.core import wire
-from stages.core.errors import BadRequest, DuplicateId, Overloaded
+from stages.core.errors import BadRequest, Conflict, Overloaded
 
 WINDOW = 32
 """Images on their way at once: half of the default queue limit, so that two streams fit."""
@@ -123,7 +123,7 @@ class Session:
     def add(self, request: wire.Submit) -> Failure | None:
         """Ask for the images of a prompt. Refused if its id is that of an unfinished one."""
         if any(job.request.id == request.id for job in self.jobs()):
-            return self.fail(request.id, DuplicateId.code, "the id is that of an unfinished prompt", request.prompt)
+            return self.fail(request.id, Conflict.code, "the id is that of an unfinished prompt", request.prompt)
         job = PromptRun(request, self.images_asked + 1)
         self.images_asked += request.n
         heapq.heappush(self._waiting, (job.number, job))
@@ -147,7 +147,7 @@ class Session:
 
     def on_event(self, message: wire.HubMessage, payload: bytes | None, now: float) -> Outcome | None:
         """Take in a message of the server. What is about no prompt of ours changes nothing."""
-        if isinstance(message, wire.Status | wire.Trace):
+        if not isinstance(message, wire.PromptAnswer):
             return None
         job = self.sent.get(message.id)
         if job is None:
@@ -155,7 +155,7 @@ class Session:
         match message:
             case wire.Accepted():
                 self._pause_s = _RETRY_S[0]
-            case wire.Waiting() | wire.Preview():
+            case wire.Waiting() | wire.Preview() | wire.Quoted() | wire.Forgotten():
                 pass
             case wire.Progress():
                 self.began_at = now if self.began_at is None else self.began_at

@@ -59,7 +59,7 @@ class AsyncClient:
         await self.close()
 
     async def submit(self, request: wire.Submit) -> "AsyncPrompt":
-        """Send one prompt, now, and return its events. Raises DuplicateId if its id is that of an open stream."""
+        """Send one prompt, now, and return its events. Raises Conflict if its id is that of an open stream."""
         self._conversation.check_free(request.id)
         prompt = AsyncPrompt(self, request.id)
         await self._send(request, lambda: self._conversation.opened(prompt.queue))

@@ -76,7 +76,7 @@ class Client:
     # Prompts.
 
     def submit(self, request: wire.Submit) -> "Prompt":
-        """Send one prompt, now, and return its events. Raises DuplicateId if its id is that of an open stream."""
+        """Send one prompt, now, and return its events. Raises Conflict if its id is that of an open stream."""
         self._conversation.check_free(request.id)
         self._send(request)
         queue = Queue(request.id)
@@ -90,9 +90,9 @@ class Client:
             if self._link.offer(message, 0.0):
                 self._conversation.sent(message)
 
-    def send(self, message: wire.Submit | wire.Cancel) -> None:
+    def send(self, message: wire.PromptMessage) -> None:
         """Send a message of which the answers come through `receive`."""
-        if isinstance(message, wire.Submit):
+        if isinstance(message, wire.Submit) and not isinstance(message, wire.Quote):
             self._conversation.check_free(message.id)
         self._send(message)
         self._conversation.sent(message)

@@ -1,8 +1,9 @@
 """The state of one connection: which message belongs to which prompt, what is still to come. Pure.
 
 A client sends through whatever waits for it, tells the conversation what it has sent, and hands it every message that
-comes. Messages about a prompt with a stream go into the stream's queue, those about other prompts wait in `others`,
-answers about the server in `statuses` and `traces`. The hub answers a connection in the order of its requests.
+comes. Messages about a prompt with a stream go into the stream's queue; those about other prompts wait in `others`, as
+do the answers to quotes, attaches and forgets; answers about the server are in `statuses` and `traces`. The hub answers
+a connection in the order of its requests.
 """
 
 from collections import deque
@@ -11,7 +12,7 @@ from typing import Generic, TypeVar
 
 from orchestrator.client.liveness import Liveness
 from stages.core import wire
-from stages.core.errors import Cancelled, DuplicateId, NoAnswer, TriptychError
+from stages.core.errors import Cancelled, Conflict, NoAnswer, TriptychError
 
 Event = tuple[wire.HubMessage, bytes | None]
 """A message of the hub, and the encoded picture if it is an `image` or a `preview`."""
@@ -136,17 +137,19 @@ class Conversation:
     # What is sent.
 
     def check_free(self, id: str) -> None:
-        """Raise DuplicateId if there is an open stream of this id."""
+        """Raise Conflict if there is an open stream of this id."""
         if any(not (queue.closed or queue.ended) for queue in self._queues.get(id, ())):
-            raise DuplicateId(f"`id` {id!r} is that of a prompt of this client that has not ended; choose another")
+            raise Conflict(f"`id` {id!r} is that of a prompt of this client that has not ended; choose another")
 
     def opened(self, queue: Queue) -> None:
         """Note that the prompt of a stream has been sent."""
         self._queues.setdefault(queue.id, deque()).append(queue)
 
-    def sent(self, message: wire.Submit | wire.Cancel) -> None:
+    def sent(self, message: wire.PromptMessage) -> None:
         """Note that a message without a stream has been sent."""
         match message:
+            case wire.Quote():
+                pass
             case wire.Submit(id=id):
                 self._without.add(id)
             case wire.Cancel(id=id) if id in self._queues:
@@ -167,6 +170,9 @@ class Conversation:
                 self._lose("the server was restarted and knows nothing of these prompts; send them again")
         elif isinstance(message, wire.Trace):
             self.traces.came(payload or b"")
+        elif isinstance(message, wire.Attached):
+            self._without.update(message.in_work)
+            self.others.append(event)
         elif message.id in self._queues:
             self._take_in_of_stream(self._queues[message.id][0], event)
         else:

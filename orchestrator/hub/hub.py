@@ -25,8 +25,9 @@ from orchestrator.hub.socket_file import SocketFile
 from orchestrator.hub.supervisor import Supervisor
 from orchestrator.models.locate import card
 from orchestrator.plan import Machine, Plan, plan
-from orchestrator.routing import router as routing
+from orchestrator.routing import actions as routing
 from orchestrator.routing.cost_store import CostBook
+from orchestrator.routing.kept import KeptResults
 from orchestrator.routing.router import Router
 from stages.core import pipes, wire
 from stages.core.arena import Arena, Layout
@@ -100,7 +101,8 @@ class Hub:
         self._children: dict[str, Child] = {}
         self._specs = {spec.name: spec for spec in plan.stages}
         self._costs = CostBook(plan)
-        self._router = Router(plan, self._arena, config.pipeline.queue_limit, self._costs.read())
+        kept = KeptResults(config.pipeline.keep_s, config.pipeline.keep_mb << 20)
+        self._router = Router(plan, self._arena, config.pipeline.queue_limit, self._costs.read(), kept)
         self._supervisor = Supervisor(
             list(self._specs), config.load_attempts, config.deadlines.load_s, config.deadlines.stop_s
         )
@@ -228,10 +230,8 @@ class Hub:
             log.exception("internal: %s of %s could not be handled", type(message).__name__, stage)
             job = self._router.job(getattr(message, "job", 0))
             if job is not None:
-                prompt = job.prompt
-                self._route(
-                    self._router.give_up(prompt.client, prompt.id, TriptychError.unforeseen(error), time.monotonic_ns())
-                )
+                owner, id = job.prompt.owner, job.prompt.id
+                self._route(self._router.give_up(owner, id, TriptychError.unforeseen(error), time.monotonic_ns()))
 
     def _give_up(self, error: Exception) -> None:
         """The last resort: fail every prompt that was accepted, and end the stages."""
@@ -274,10 +274,16 @@ class Hub:
                             self._recorder.sent(stage, message, self._router.job(message.job), time.monotonic_ns())
                             self._lease(self._leases.wants(stage))
                 case routing.ToClient(client, answer, payload):
-                    if not self._clients.send(client, answer, payload):
-                        self._route(self._router.client_gone(client, time.monotonic_ns()))
+                    self._tell(client, answer, payload)
+                case routing.ToTracer(client, id, jobs, began_ns):
+                    self._tell(client, wire.Traced(id=id, slices=self._recorder.slices(jobs, began_ns)))
                 case _:
                     assert_never(action)
+
+    def _tell(self, client: bytes, answer: wire.HubMessage, payload: bytes | None = None) -> None:
+        """Send to a client; one that cannot be reached is gone."""
+        if not self._clients.send(client, answer, payload):
+            self._route(self._router.client_gone(client, time.monotonic_ns()))
 
     def _lease(self, actions: list[leasing.Action]) -> None:
         for action in actions:
@@ -391,16 +397,15 @@ class Hub:
             self._do(client, message)
         except Exception as error:
             log.exception("internal: a request could not be handled")
-            id = message.id if isinstance(message, wire.Submit | wire.Cancel) else ""
-            self._route(self._router.give_up(client, id, TriptychError.unforeseen(error), time.monotonic_ns()))
+            id, owner = getattr(message, "id", None) or "", getattr(message, "owner", None) or client
+            failure = TriptychError.unforeseen(error)
+            self._route(self._router.give_up(owner, id, failure, time.monotonic_ns(), told=client))
 
     def _do(self, client: bytes, message: wire.ClientMessage) -> None:
         now_ns = time.monotonic_ns()
         match message:
-            case wire.Submit():
-                self._route(self._router.submit(client, message, secrets.randbelow(1 << 32), now_ns))
-            case wire.Cancel(id=id):
-                self._route(self._router.cancel(client, id, now_ns))
+            case wire.Submit() | wire.Cancel() | wire.Attach() | wire.Forget():
+                self._route(self._router.ask(client, message, now_ns, draw=secrets.randbelow(1 << 32)))
             case wire.StatusRequest():
                 with self._reserve.lent():
                     status = self._observer.status(self._state)

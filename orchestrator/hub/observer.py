@@ -141,6 +141,7 @@ class Observer:
             hop_us=wire.HopStatus(p50, p99),
             hub_pid=me.pid,
             hub_cpu_s=round(times.user + times.system, 3),
+            protocol=wire.PROTOCOL,
         )
 
     def _recent(self) -> tuple[Look, Look]:

@@ -2,10 +2,14 @@
 
 from collections import deque
 from collections.abc import Iterable
+from itertools import takewhile
 
 from orchestrator.routing.jobs import Job
 from orchestrator.trace.recording import Dispatched, Fact, Level, Lost, Memory, Recording, Reported, Worker, encode
+from orchestrator.trace.stamps import slices
 from stages.core import pipes
+from stages.core.tasks import Task
+from stages.core.wire import Slice
 
 FACTS = 1 << 16
 """Facts kept, the newest ones; some 60 an image of 25 steps."""
@@ -21,13 +25,12 @@ class Recorder:
         self._facts: deque[Fact] = deque(maxlen=facts)
         self._level = (0, 0)
 
-    def sent(self, stage: str, run: pipes.Run, job: Job | None, now_ns: int) -> None:
+    def sent(self, stage: str, run: pipes.Run[Task], job: Job | None, now_ns: int) -> None:
         """A job goes to a stage."""
         if job is not None:
-            text = job.request.prompt[:_PROMPT_CHARS]
-            self._facts.append(
-                Dispatched(now_ns, stage, run.job, run.output.index, job.prompt.id, text, job.index, job.submitted_ns)
-            )
+            text = job.request.text.prompt[:_PROMPT_CHARS]
+            name, slot, id = run.task.name, run.output.index, job.prompt.id
+            self._facts.append(Dispatched(now_ns, stage, run.job, name, slot, id, text, job.index, job.submitted_ns))
 
     def heard(self, stage: str, pid: int, report: pipes.Report, now_ns: int) -> None:
         """A stage has reported."""
@@ -46,6 +49,11 @@ class Recorder:
     def memory(self, now_ns: int, pid: int, rss_bytes: int) -> None:
         """What a process takes now."""
         self._facts.append(Memory(now_ns, pid, rss_bytes))
+
+    def slices(self, jobs: Iterable[int], began_ns: int) -> tuple[Slice, ...]:
+        """The stamps of these jobs, by number, as far as they are remembered; the first was sent at `began_ns`."""
+        facts = list(takewhile(lambda fact: fact.at_ns >= began_ns, reversed(self._facts)))
+        return slices(reversed(facts), jobs)
 
     def recording(self, seconds: float, now_ns: int, hub_pid: int, workers: Iterable[Worker]) -> bytes:
         """The encoded Recording of the last `seconds`.

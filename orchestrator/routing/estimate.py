@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from stages.core.costs import Cost, CostCurves
-from stages.core.wire import Kind
+from stages.core.tasks import TaskName
 
 _NEWEST = 0.03
 """Weight of the newest measurement in a running mean; the first few weigh alike. Single ones say little: a step takes
@@ -24,16 +24,17 @@ class Estimate(CostCurves):
         """`costs` are what an estimate of the same model on the same cores had learned before."""
         known = tuple(costs)
         super().__init__(known)
-        self._seen = Counter((cost.kind, cost.pixels) for cost in known)
+        self._seen = Counter((cost.task, cost.pixels) for cost in known)
 
-    def learn(self, kind: Kind, nanoseconds: int, pixels: int = 0, rows: int = 1) -> None:
+    def learn(self, task: TaskName, nanoseconds: int, pixels: int = 0, rows: int = 1) -> None:
         """Take one measurement in: of `rows` rows, for pictures of `pixels` pixels."""
         self._work.clear()
+        pixels = self.size(task, pixels)
         seconds = nanoseconds / rows / 1e9
-        curve = self._curves.setdefault(kind, {})
+        curve = self._curves.setdefault(task, {})
         known = curve.get(pixels, seconds)
-        self._seen[kind, pixels] += 1
-        curve[pixels] = known + max(_NEWEST, 1 / self._seen[kind, pixels]) * (seconds - known)
+        self._seen[task, pixels] += 1
+        curve[pixels] = known + max(_NEWEST, 1 / self._seen[task, pixels]) * (seconds - known)
 
 
 class Pace:

@@ -8,7 +8,6 @@ import math
 from collections.abc import Iterable
 from typing import Final
 
-import msgspec
 import numpy as np
 
 from orchestrator.routing.estimate import Estimate, Pace
@@ -19,7 +18,8 @@ from stages.core.costs import Cost
 from stages.core.errors import DeadlineInfeasible
 from stages.core.model import ModelCard
 from stages.core.order import ESTIMATE_MARGIN, Order, Rank, Ranking, SchedulingKey
-from stages.core.wire import KINDS, Kind
+from stages.core.tasks import TaskName
+from stages.core.wire import KINDS
 
 EXPECTED_OVERTAKING = 0.6
 """Of what goes before a prompt now, so much will come later and go before it, too, where the order lets it."""
@@ -43,24 +43,25 @@ class Forecast:
         """Whether times can be told."""
         return self.estimate.complete
 
-    def learn(self, kind: Kind, nanoseconds: int, now_ns: int, jobs: int, pixels: int = 0, rows: int = 1) -> None:
+    def learn(self, task: TaskName, nanoseconds: int, now_ns: int, jobs: int, pixels: int = 0, rows: int = 1) -> None:
         """A piece of work has been done, of `rows` rows for a picture of `pixels` pixels, while there were `jobs`."""
-        self.estimate.learn(kind, nanoseconds, pixels, rows)
+        self.estimate.learn(task, nanoseconds, pixels, rows)
         if self.known:
-            self.pace.learn(rows * self.estimate.cost(kind, pixels), now_ns, jobs > len(KINDS))
+            self.pace.learn(rows * self.estimate.cost(task, pixels), now_ns, jobs > len(KINDS))
 
     def left(self, job: Job) -> float:
         """Seconds of work the job has left."""
-        return self.estimate.of(job.kind, job.rows_left, job.request.pixels)
+        return self.estimate.left(job.tasks_left, job.rows_left, job.request.pixels)
 
     def rank(self, job: Job, now_ns: int) -> tuple[Rank, float]:
         """Where the job stands in the order, and the seconds of work it has left.
 
         The smallest goes first, and no two are equal.
         """
-        done = job.step if job.kind == "unet" else 0
-        pixels = job.request.pixels
-        return self._ranking.rank(job.scheduling_key, job.number, job.kind, job.rows_left, pixels, done, now_ns / 1e9)
+        done = job.step if job.stepwise else 0
+        return self._ranking.rank(
+            job.scheduling_key, job.number, job.tasks_left, job.rows_left, job.request.pixels, done, now_ns / 1e9
+        )
 
     def line(self, jobs: Iterable[Job] = (), now_ns: int = 0) -> Line:
         """The jobs in the order in which they go."""
@@ -99,7 +100,7 @@ class Forecast:
         pending: Pending,
         now_ns: int,
     ) -> list[Request]:
-        """The requests, if they can be done by the claim's deadline; with fewer steps if that is allowed and helps.
+        """The requests, if they can be done by the deadline; with fewer steps if that is allowed and helps.
 
         A deadline that was accepted is a promise: what would make another prompt of this priority or a higher one miss
         its own is refused, too. Raises DeadlineInfeasible, naming the earliest time.
@@ -107,10 +108,7 @@ class Forecast:
         if scheduling_key.deadline is None or not self.known:
             return requests
         now = now_ns / 1e9
-        rows, pixels = self._rows(requests[0]), requests[0].pixels
-        rank, one = self._ranking.rank(
-            scheduling_key, math.inf, "text", rows, pixels, 0, now
-        )  # of equal ones the newest
+        rank, one = self._rank_of_new(requests[0], scheduling_key, now)
         before, spare = self._around(rank, scheduling_key.priority, pending, now)
         allowed = scheduling_key.deadline - now
         work = one * len(requests)
@@ -120,7 +118,7 @@ class Forecast:
         if min_steps is not None:
             fewer = self._fewer_steps(requests[0], one - excess / len(requests))
             if fewer >= min_steps:
-                return [msgspec.structs.replace(request, steps=fewer) for request in requests]
+                return [request.with_steps(fewer) for request in requests]
         if before + work > allowed:
             why = f"this may take {before + work:.3g} s, and {allowed:.3g} s are allowed by `deadline_s`"
         else:
@@ -130,18 +128,35 @@ class Forecast:
             error.retry_after_s = round(excess, 3)
         raise error
 
+    def quote(
+        self, requests: list[Request], scheduling_key: SchedulingKey, pending: Pending, now_ns: int
+    ) -> tuple[float | None, float | None]:
+        """Seconds of work of images that might be submitted now, and seconds until the last would be done.
+
+        None before every task has been seen.
+        """
+        if not self.known:
+            return None, None
+        rank, one = self._rank_of_new(requests[0], scheduling_key, now_ns / 1e9)
+        before = pending.work_before(rank) + one * (len(requests) - 1)
+        return round(one * len(requests), 3), round(self.pace.value * before + one, 3)
+
+    def _rank_of_new(self, request: Request, scheduling_key: SchedulingKey, now: float) -> tuple[Rank, float]:
+        """The rank of an image that would be submitted now, of equal ones the last, and its seconds of work."""
+        return self._ranking.rank(scheduling_key, math.inf, request.tasks, self._rows(request), request.pixels, 0, now)
+
     def _whole(self, request: Request) -> float:
         """Seconds of work of one image."""
-        return self.estimate.of("text", self._rows(request), request.pixels)
+        return self.estimate.left(request.tasks, self._rows(request), request.pixels)
 
     def _rows(self, request: Request) -> int:
         """Rows of U-Net forwards that one image takes."""
-        return request.evaluations(self._card) * self._card.rows(request.guidance_scale)
+        return request.evaluations(self._card) * self._card.rows(request.denoise.guidance_scale)
 
     def _fewer_steps(self, request: Request, seconds: float) -> int:
         """The most steps, fewer than asked for, with which one image is done in so many seconds; 0 if none."""
-        fewer = (msgspec.structs.replace(request, steps=steps) for steps in range(request.steps - 1, 0, -1))
-        return next((each.steps for each in fewer if self._whole(each) <= seconds + _ROUNDING_S), 0)
+        fewer = (request.with_steps(steps) for steps in range(request.denoise.steps - 1, 0, -1))
+        return next((each.denoise.steps for each in fewer if self._whole(each) <= seconds + _ROUNDING_S), 0)
 
     def _around(self, rank: Rank, priority: int, pending: Pending, now: float) -> tuple[float, float]:
         """Seconds until `rank` has its turn, and how long what goes after it can be kept waiting.

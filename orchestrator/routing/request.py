@@ -1,15 +1,18 @@
 """A client's request, checked against what is served and with every default filled in. Pure."""
 
 import math
-from typing import Any
+from typing import Any, assert_never
 
 import msgspec
 
 from stages.core.errors import BadRequest
 from stages.core.model import ModelCard
+from stages.core.route import ROUTES, TEXT_TO_IMAGE, Route
 from stages.core.schedule_names import SCHEDULE_NAMES, evaluations, own_schedule
-from stages.core.wire import Format, Submit, Syntax
+from stages.core.tasks import Decode, Denoise, EncodeText, Task, TaskName
+from stages.core.wire import Format, Submit
 
+MAX_NAME = 128
 MAX_PROMPT = 32_000
 MAX_STEPS = 200
 MAX_GUIDANCE = 100.0
@@ -20,43 +23,66 @@ _NAMES = ", ".join(SCHEDULE_NAMES)
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """What one image is made of; two equal requests make the same bytes."""
+    """One image to make, as the tasks that make it; two equal requests make the same bytes."""
 
-    prompt: str
-    negative_prompt: str
-    steps: int
-    guidance_scale: float
-    seed: int
-    width: int
-    height: int
-    schedule: str | None
-    guidance_rescale: float
-    syntax: Syntax
-    clip_skip: int
+    text: EncodeText
+    denoise: Denoise
     output_format: Format
 
     @property
+    def route(self) -> Route:
+        """The legs that make it."""
+        return TEXT_TO_IMAGE
+
+    @property
+    def tasks(self) -> tuple[TaskName, ...]:
+        """The tasks of its legs."""
+        return _TASKS[self.route]
+
+    @property
     def pixels(self) -> int:
-        """Of the picture."""
-        return self.width * self.height
+        """Pixels of the picture."""
+        return self.denoise.pixels
+
+    def with_steps(self, steps: int) -> "Request":
+        """The same with another number of steps."""
+        return msgspec.structs.replace(self, denoise=msgspec.structs.replace(self.denoise, steps=steps))
 
     def evaluations(self, card: ModelCard) -> int:
         """U-Net evaluations that the steps take; some schedules make more than one a step."""
-        return evaluations(self.schedule or own_schedule(card.scheduler) or "", self.steps)
+        return evaluations(self.denoise.schedule or own_schedule(card.scheduler) or "", self.denoise.steps)
+
+    def task(self, name: TaskName, card: ModelCard) -> Task:
+        """The task of that name."""
+        match name:
+            case "encode_text":
+                return self.text
+            case "denoise":
+                return self.denoise
+            case "decode":
+                return Decode(self.output_format, self.metadata(card))
+            case _:
+                assert_never(name)
 
     def metadata(self, card: ModelCard) -> dict[str, str]:
         """The text that goes into the file: `parameters` as AUTOMATIC1111 writes it, `triptych` as JSON."""
-        sampler = self.schedule or own_schedule(card.scheduler)
-        lines = [self.prompt]
-        if self.negative_prompt:
-            lines.append(f"Negative prompt: {self.negative_prompt}")
+        text, denoise = self.text, self.denoise
+        sampler = denoise.schedule or own_schedule(card.scheduler)
+        lines = [text.prompt]
+        if text.negative_prompt:
+            lines.append(f"Negative prompt: {text.negative_prompt}")
         lines.append(
-            f"Steps: {self.steps}, Sampler: {sampler}, CFG scale: {self.guidance_scale:g}, Seed: {self.seed}, "
-            f"Size: {self.width}x{self.height}, Model: {card.name}"
-            + (f", Clip skip: {self.clip_skip + 1}" if self.clip_skip else "")  # it counts from the last layer as 1
+            f"Steps: {denoise.steps}, Sampler: {sampler}, CFG scale: {denoise.guidance_scale:g}, "
+            f"Seed: {denoise.seed}, Size: {denoise.width}x{denoise.height}, Model: {card.name}"
+            + (f", Clip skip: {text.clip_skip + 1}" if text.clip_skip else "")  # it counts from the last layer as 1
         )
-        facts: dict[str, Any] = msgspec.structs.asdict(self) | {"schedule": sampler, "model": card.name}
+        facts: dict[str, Any] = msgspec.structs.asdict(text) | msgspec.structs.asdict(denoise)
+        del facts["guided"]  # it follows from the guidance scale and the model
+        facts |= {"schedule": sampler, "output_format": self.output_format, "model": card.name}
         return {"parameters": "\n".join(lines), "triptych": msgspec.json.encode(facts).decode()}
+
+
+_TASKS: dict[Route, tuple[TaskName, ...]] = {route: tuple(leg.task for leg in route) for route in ROUTES}
 
 
 def resolve(submit: Submit, card: ModelCard, sizes: tuple[tuple[int, int], ...], draw: int) -> list[Request]:
@@ -64,7 +90,9 @@ def resolve(submit: Submit, card: ModelCard, sizes: tuple[tuple[int, int], ...],
 
     Raises BadRequest naming the field and what would be accepted.
     """
-    _check_id(submit.id)
+    check_name("id", submit.id)
+    if submit.owner is not None:
+        check_name("owner", submit.owner)
     _check_text("prompt", submit.prompt)
     if not submit.prompt.strip():
         raise BadRequest("`prompt` is blank; say what to draw")
@@ -95,28 +123,33 @@ def resolve(submit: Submit, card: ModelCard, sizes: tuple[tuple[int, int], ...],
         own = str(card.scheduler.get("_class_name"))[:60]
         raise BadRequest(f"`schedule` has to be named: the model's own, {own}, is not served; there are {_NAMES}")
     width, height = _size(submit, sizes)
+    text = EncodeText(
+        prompt=submit.prompt,
+        negative_prompt=submit.negative_prompt,
+        guided=card.rows(guidance) == 2,
+        syntax=submit.syntax,
+        clip_skip=submit.clip_skip,
+    )
+    denoise = Denoise(
+        width=width,
+        height=height,
+        steps=steps,
+        guidance_scale=float(guidance),
+        guidance_rescale=float(submit.guidance_rescale),
+        schedule=schedule,
+        seed=seed,
+    )
+    seeds = ((seed + index) % SEEDS for index in range(submit.n))
     return [
-        Request(
-            prompt=submit.prompt,
-            negative_prompt=submit.negative_prompt,
-            steps=steps,
-            guidance_scale=float(guidance),
-            seed=(seed + index) % SEEDS,
-            width=width,
-            height=height,
-            schedule=schedule,
-            guidance_rescale=float(submit.guidance_rescale),
-            syntax=submit.syntax,
-            clip_skip=submit.clip_skip,
-            output_format=submit.output_format,
-        )
-        for index in range(submit.n)
+        Request(text=text, denoise=msgspec.structs.replace(denoise, seed=own), output_format=submit.output_format)
+        for own in seeds
     ]
 
 
-def _check_id(id: str) -> None:
-    if not 0 < len(id) <= 128 or not id.isprintable():
-        raise BadRequest("`id` must be 1 to 128 printable characters")
+def check_name(field: str, name: str) -> None:
+    """Refuse what is no name of a prompt or of an owner. Raises BadRequest."""
+    if not 0 < len(name) <= MAX_NAME or not name.isprintable():
+        raise BadRequest(f"`{field}` must be 1 to {MAX_NAME} printable characters")
 
 
 def _check_text(field: str, text: str) -> None:

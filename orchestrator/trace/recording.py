@@ -11,6 +11,8 @@ import msgspec
 
 from stages.core import pipes, wire
 from stages.core.errors import NoAnswer
+from stages.core.route import STEPWISE
+from stages.core.tasks import TaskName
 from stages.core.wire import Kind
 
 
@@ -26,9 +28,11 @@ class Dispatched(_Fact, frozen=True):
 
     stage: str
     job: int
+    task: TaskName
     slot: int
+    """Index of the slot that the task writes to."""
     id: str
-    """Of its prompt."""
+    """The prompt's id."""
     prompt: str
     """The beginning of the text."""
     index: int
@@ -159,7 +163,7 @@ def forwards(recording: Recording) -> list[WorkSpan]:
     found.extend(
         WorkSpan(stage, pid, began_ns, ended_ns, (job,), (), finished)
         for stage, pid, job, began_ns, ended_ns, finished in _stays(recording)
-        if kind_of(stage) != "unet"
+        if kind_of(stage) != STEPWISE
     )
     clipped = (_clip(forward, recording) for forward in found)
     return sorted((forward for forward in clipped if forward), key=lambda f: (f.began_ns, f.ended_ns))

@@ -17,7 +17,7 @@ from orchestrator.bench.workload import Arrival
 from orchestrator.hub import lease
 from orchestrator.hub.lease import Leases
 from orchestrator.plan import Machine, Plan
-from orchestrator.routing import router
+from orchestrator.routing.actions import Action, ToClient, ToStage
 from orchestrator.routing.router import Router
 from orchestrator.tuning.clockwork import Clockwork
 from orchestrator.tuning.curves import Curves
@@ -26,6 +26,7 @@ from orchestrator.tuning.simulated_stage import Scene, SimulatedOneByOne, Simula
 from stages.core import cores, pipes, wire
 from stages.core.arena import Arena, Layout, PoolSpec, View
 from stages.core.outbox import Outbox
+from stages.core.route import STEPWISE
 
 HUB = "hub"
 _CLIENT = b"load"
@@ -104,7 +105,7 @@ class _Simulation:
         scene = Scene(plan.card, curves, self._clock, self._said, conditions.handover_s)
         for spec in plan.stages:
             view = View(os.dup(arena.region.fd), arena.layout, spec.number)
-            kind = SimulatedUnet if spec.kind == "unet" else SimulatedOneByOne
+            kind = SimulatedUnet if spec.kind == STEPWISE else SimulatedOneByOne
             self._stages[spec.name] = kind(spec, view, scene)
             self._views.append(view)
         self._inbox: deque[Callable[[], None]] = deque()
@@ -220,16 +221,16 @@ class _Simulation:
                     pass
 
     def _submit(self, submit: wire.Submit) -> None:
-        self._perform(self._router.submit(_CLIENT, submit, 0, self._clock.now_ns))
+        self._perform(self._router.ask(_CLIENT, submit, self._clock.now_ns))
 
-    def _perform(self, actions: list[router.Action]) -> None:
+    def _perform(self, actions: list[Action]) -> None:
         for action in actions:
             match action:
-                case router.ToStage(stage, message):
+                case ToStage(stage, message):
                     self._to_stage(stage, message)
                     if isinstance(message, pipes.Run):
                         self._lease(self._leases.wants(stage))
-                case router.ToClient(_, answer, _):
+                case ToClient(_, answer, _):
                     if isinstance(answer, wire.Accepted | wire.Image | wire.Done | wire.Failed):
                         self._clock.after(
                             self._conditions.wire_s,

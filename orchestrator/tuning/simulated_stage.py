@@ -10,7 +10,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, assert_never, cast
 
 import msgspec
 
@@ -23,6 +23,7 @@ from stages.core.batching import Batcher, worth_compiling
 from stages.core.config import StageSpec
 from stages.core.model import TOKENS, ModelCard
 from stages.core.schedule_names import evaluations, own_schedule
+from stages.core.tasks import Decode, Denoise, EncodeText, Task
 
 Send = Callable[["SimulatedStage", list[pipes.FromStage]], None]
 """Sends the messages of one unit of work on their way to the hub."""
@@ -70,7 +71,7 @@ class SimulatedStage:
         """Whether there is nothing to do until the next message."""
         raise NotImplementedError
 
-    def admit(self, run: pipes.Run) -> None:
+    def admit(self, run: pipes.Run[Task]) -> None:
         """Take a job in."""
         raise NotImplementedError
 
@@ -88,7 +89,7 @@ class SimulatedStage:
         """Go round the loop of stages.loop once, as far as it goes without waiting."""
         while self._inbox:
             match self._inbox.popleft():
-                case pipes.RunText() | pipes.RunUnet() | pipes.RunVae() as run:
+                case pipes.Run() as run:
                     self.admit(run)
                 case pipes.Grant():
                     self._may_work = True
@@ -130,20 +131,24 @@ class SimulatedStage:
             self._may_work = self._worked = self._asked_back = False
             self._send(self, [pipes.Yielded()])
 
-    def seconds(self, cost: UnitCost, run: pipes.Run) -> float:
+    def seconds(self, cost: UnitCost, run: pipes.Run[Task]) -> float:
         """Of this one unit of work: no two take equally long."""
         return cost.seconds * self._size(run) * max(_SHORTEST, self._rng.gauss(1.0, cost.deviation))
 
-    def _size(self, run: pipes.Run) -> float:
+    def _size(self, run: pipes.Run[Task]) -> float:
         """How much larger than the one that was measured the job's picture is."""
         width, height = self.spec.sizes[0]
-        if isinstance(run, pipes.RunUnet):
-            return run.width * run.height / (width * height)
-        if isinstance(run, pipes.RunVae):
-            return math.prod(run.input_shape) / math.prod(self.card.latent_shape(width, height))
-        return 1.0
+        match run.task:
+            case EncodeText():
+                return 1.0
+            case Denoise(width=asked_width, height=asked_height):
+                return asked_width * asked_height / (width * height)
+            case Decode():
+                return math.prod(run.inputs[0].shape) / math.prod(self.card.latent_shape(width, height))
+            case _:
+                assert_never(run.task)
 
-    def seal(self, run: pipes.Run) -> None:
+    def seal(self, run: pipes.Run[Task]) -> None:
         """Mark the job's output as written."""
         self.view.write(run.output)
         self.view.seal(run.output, 0)
@@ -154,14 +159,14 @@ class SimulatedOneByOne(SimulatedStage):
 
     def __init__(self, spec: StageSpec, view: View, scene: Scene) -> None:
         super().__init__(spec, view, scene)
-        self._queue: deque[pipes.Run] = deque()
+        self._queue: deque[pipes.Run[Task]] = deque()
 
     @property
     def idle(self) -> bool:
         """Whether no job waits."""
         return not self._queue
 
-    def admit(self, run: pipes.Run) -> None:
+    def admit(self, run: pipes.Run[Task]) -> None:
         """Append the job."""
         self._queue.append(run)
 
@@ -176,11 +181,11 @@ class SimulatedOneByOne(SimulatedStage):
             Work(self.spec.name, self.cores, seconds, cost.cores, done, threads=self.spec.threads)
         )
         self.seal(run)
-        yield pipes.Finished(run.job, run.output, self._shape(run), began, self.clock.now_ns)
+        yield pipes.Finished(run.job, self._shape(run.task), began, self.clock.now_ns)
 
-    def _shape(self, run: pipes.Run) -> tuple[int, ...]:
-        if isinstance(run, pipes.RunText):
-            return (len(run.prompts), TOKENS, self.card.embed_dim)
+    def _shape(self, task: Task) -> tuple[int, ...]:
+        if isinstance(task, EncodeText):
+            return (len(task.prompts), TOKENS, self.card.embed_dim)
         return (0,)
 
 
@@ -188,7 +193,7 @@ class SimulatedOneByOne(SimulatedStage):
 class _Sequence:
     """A job inside the U-Net."""
 
-    run: pipes.RunUnet
+    run: pipes.Run[Denoise]
     steps: int
     """U-Net evaluations in all."""
     step: int = 0
@@ -197,7 +202,7 @@ class _Sequence:
 
     @property
     def rows(self) -> int:
-        return self.run.input_shape[0]
+        return self.run.inputs[0].shape[0]
 
     @property
     def rows_left(self) -> int:
@@ -231,12 +236,13 @@ class SimulatedUnet(SimulatedStage):
         """Whether no sequence is here, and no forward in flight."""
         return not self._sequences and not self._in_flight
 
-    def admit(self, run: pipes.Run) -> None:
+    def admit(self, run: pipes.Run[Task]) -> None:
         """Take a sequence in."""
-        assert isinstance(run, pipes.RunUnet)
+        task = run.task
+        assert isinstance(task, Denoise)
         self._batcher.learn(run.costs)
-        schedule = run.schedule or own_schedule(self.card.scheduler) or ""
-        self._sequences.append(_Sequence(run, evaluations(schedule, run.steps)))
+        schedule = task.schedule or own_schedule(self.card.scheduler) or ""
+        self._sequences.append(_Sequence(cast("pipes.Run[Denoise]", run), evaluations(schedule, task.steps)))
 
     def unit(self) -> Unit:
         """Start every forward that there is room for; finish the oldest, or all where the cores are shared by turns."""
@@ -257,9 +263,9 @@ class SimulatedUnet(SimulatedStage):
         forward = _InFlight(group, sum(sequence.rows for sequence in group), now)
         self._in_flight.append(forward)
         threads, streams = self.spec.threads, self.spec.streams
-        cost = self.curves.cost("unet", threads, streams, forward.rows)
+        cost = self.curves.cost(self.spec.kind, threads, streams, forward.rows)
         own = max(1, threads // streams)
-        alone = self.curves.cost("unet", own, 1, forward.rows)
+        alone = self.curves.cost(self.spec.kind, own, 1, forward.rows)
         concurrency = (streams, max(1.0, cost.seconds / alone.seconds)) if streams > 1 else (1, 1.0)
         seconds = self.seconds(cost, group[0].run)
 
@@ -284,8 +290,8 @@ class SimulatedUnet(SimulatedStage):
             if sequence.step == sequence.steps:
                 self._sequences.remove(sequence)
                 self.seal(run)
-                shape = self.card.latent_shape(run.width, run.height)
-                yield pipes.Finished(run.job, run.output, shape, sequence.started_ns, ended)
+                shape = self.card.latent_shape(run.task.width, run.task.height)
+                yield pipes.Finished(run.job, shape, sequence.started_ns, ended)
 
     def _group(self) -> list[_Sequence]:
         max_rows = self.spec.max_rows

@@ -5,7 +5,8 @@ from typing import Generic, Protocol, TypeVar
 
 from stages.core.costs import Cost, CostCurves
 from stages.core.order import Order, Rank, Ranking
-from stages.core.pipes import RunUnet
+from stages.core.pipes import Run
+from stages.core.tasks import Denoise
 
 
 class Packed(Protocol):
@@ -20,7 +21,7 @@ class Batched(Packed, Protocol):
     """A job inside the U-Net."""
 
     @property
-    def run(self) -> RunUnet:
+    def run(self) -> Run[Denoise]:
         """What was asked for."""
 
     @property
@@ -67,10 +68,8 @@ class Batcher(Generic[B]):
 
     def _rank(self, sequence: B, now: float) -> Rank:
         run = sequence.run
-        pixels = run.width * run.height
-        rank, _ = self._ranking.rank(
-            run.scheduling_key, run.job, "unet", sequence.rows_left, pixels, sequence.step, now
-        )
+        tasks, pixels = (run.task.name, *run.then), run.task.pixels
+        rank, _ = self._ranking.rank(run.scheduling_key, run.job, tasks, sequence.rows_left, pixels, sequence.step, now)
         return rank
 
 
@@ -106,6 +105,6 @@ def _alike(one: Batched, other: Batched) -> bool:
     return _shape(one.run) == _shape(other.run)
 
 
-def _shape(run: RunUnet) -> tuple[int, ...]:
-    """Of its inputs but for the rows: width and height of the picture, tokens and size of the prompt embeds."""
-    return (run.width, run.height, *run.input_shape[1:])
+def _shape(run: Run[Denoise]) -> tuple[int, ...]:
+    """Shape of its inputs but for the rows: width and height of the picture, tokens and size of the prompt embeds."""
+    return (run.task.width, run.task.height, *run.inputs[0].shape[1:])

@@ -57,6 +57,10 @@ class PipelineConfig(_Section, frozen=True, kw_only=True):
     done first, so that all advance alike; `arrival`, first come, first served."""
     queue_limit: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 64
     """Images accepted beyond those that already have a slot."""
+    keep_s: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = 600.0
+    """Seconds for which a prompt of a named owner is kept after it has ended, for `attach`."""
+    keep_mb: Annotated[int, msgspec.Meta(ge=0, le=65_536)] = 256
+    """Megabytes of such prompts that are kept at most, those that ended last."""
     journal: Literal[""] = ""
     """Reserved: a file that remembers accepted prompts over a restart. This version keeps none."""
 

@@ -37,14 +37,14 @@ class BadRequest(TriptychError):
     exit_status = 2
 
 
-class DuplicateId(BadRequest):
-    """The client already has a living job of this id; the client must choose another."""
+class Conflict(BadRequest):
+    """The owner has another prompt of this id; the client must choose another id, or forget the prompt."""
 
-    code = "duplicate_id"
+    code = "conflict"
 
 
 class NotFound(TriptychError):
-    """The id named by `cancel` is unknown or finished; nobody needs to recover."""
+    """The id that is named is unknown, finished or forgotten; nobody needs to recover."""
 
     code = "not_found"
 

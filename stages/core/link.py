@@ -45,6 +45,9 @@ _PATH_BYTES = 107
 """Bytes of the path of a socket file, at most: sockaddr_un has 108, the last of which is a zero."""
 
 
+FRAME_BYTES = 2 * wire.MAX_REQUEST_BYTES
+"""Bytes of a client's frame from which on its connection is ended: what is only somewhat too large is answered."""
+
 CONNECTIONS = 4096
 """Connections of clients, at most; fewer where the process may not open so many descriptors."""
 
@@ -283,7 +286,7 @@ class ClientHub:
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str, connections: int = CONNECTIONS) -> None:
         """`connections` is how many are served; those beyond are ended as they come."""
-        self.socket = _socket(context, zmq.ROUTER, wire.MAX_REQUEST_BYTES)
+        self.socket = _socket(context, zmq.ROUTER, FRAME_BYTES)
         self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self.socket.sndhwm = _CLIENT_BACKLOG
         if address.startswith("tcp://"):

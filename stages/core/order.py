@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import msgspec
 
 from stages.core.costs import CostCurves
-from stages.core.wire import Kind
+from stages.core.tasks import TaskName
 
 Order = Literal["shortest", "deadline", "fair", "arrival"]
 ORDERS: tuple[Order, ...] = get_args(Order)
@@ -98,7 +98,7 @@ class Ranking:
         self,
         scheduling_key: SchedulingKey,
         number: float,
-        kind: Kind,
+        tasks: tuple[TaskName, ...],
         rows_left: int,
         pixels: int,
         done: int,
@@ -106,8 +106,8 @@ class Ranking:
     ) -> tuple[Rank, float]:
         """The place of a job in the order, and the seconds of work it has left. The smallest goes first.
 
-        `number` is the job's: no two are equal, so no two places are. `kind` is that of the stage where it is, or for
-        which it waits; `done` are U-Net evaluations, of which `rows_left` rows are still to come.
+        `number` is the job's: no two are equal, so no two places are. `tasks` are those that it has left, with
+        the one at hand; `done` are its U-Net evaluations, and `rows_left` the rows of those still to come.
         """
-        left = self.costs.of(kind, rows_left, pixels)
+        left = self.costs.left(tasks, rows_left, pixels)
         return (*self._key(scheduling_key, left, done, now), number), left

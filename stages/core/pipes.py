@@ -5,68 +5,49 @@ MessagePack arrays, trusted, never a tensor: tensors stay in the arena and messa
 """
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Generic, TypeVar
 
 import msgspec
 
 from stages.core.arena import SlotRef
 from stages.core.costs import Cost
 from stages.core.order import SchedulingKey
-from stages.core.wire import Format, Kind, Syntax
+from stages.core.tasks import Task, TaskName
 
 
 class _Packed(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Base of the messages between the hub and its stages."""
 
-    kind: ClassVar[Kind]
-
 
 # Hub to stage.
 
 
-class RunText(_Packed, frozen=True):
-    """Encode `prompts` (one a row, the negative one first) into `output`."""
+class Input(msgspec.Struct, frozen=True, array_like=True):
+    """A sealed slot to read from, and the shape of what lies there.
 
-    kind: ClassVar[Kind] = "text"
+    Prompt embeds are [rows, tokens, dim], as stages.core.embeds lays them out; latents are [channels, height / 8,
+    width / 8], float32.
+    """
+
+    slot: SlotRef
+    shape: tuple[int, ...]
+
+
+T_co = TypeVar("T_co", bound=Task, covariant=True)
+
+
+class Run(_Packed, Generic[T_co], frozen=True):
+    """Do `task` for one job: from the slots that its leg reads (stages.core.route), in that order, into `output`."""
+
     job: int
+    task: T_co
     output: SlotRef
-    prompts: tuple[str, ...]
-    syntax: Syntax = "plain"
-    clip_skip: int = 0
-
-
-class RunUnet(_Packed, frozen=True):
-    """Denoise from `seed`, or from the checkpoint found in `output`, guided by the prompt embeds in `input`."""
-
-    kind: ClassVar[Kind] = "unet"
-    job: int
-    output: SlotRef
-    input: SlotRef
-    input_shape: tuple[int, ...]
-    """[rows, tokens, dim], as stages.core.embeds lays them out."""
-    width: int
-    height: int
-    steps: int
-    guidance_scale: float
-    schedule: str | None
-    seed: int
-    guidance_rescale: float
-    scheduling_key: SchedulingKey
+    inputs: tuple[Input, ...] = ()
+    then: tuple[TaskName, ...] = ()
+    """Tasks of the job that come after this one, by which it is ranked."""
+    scheduling_key: SchedulingKey = SchedulingKey(0.0)
     costs: tuple[Cost, ...] = ()
-    """By which the hub ranks jobs now; the engine ranks what it holds by the newest it was sent."""
-
-
-class RunVae(_Packed, frozen=True):
-    """Decode the latents in `input` and encode the picture, with its metadata, into `output`."""
-
-    kind: ClassVar[Kind] = "vae"
-    job: int
-    output: SlotRef
-    input: SlotRef
-    input_shape: tuple[int, ...]
-    """[channels, height / 8, width / 8], float32."""
-    format: Format
-    metadata: dict[str, str]
+    """Costs by which the hub ranks jobs now, told where jobs are ranked again; an engine goes by the newest."""
 
 
 class DrawPreview(_Packed, frozen=True):
@@ -95,8 +76,7 @@ class Stop(_Packed, frozen=True):
     """Leave after the current unit of work."""
 
 
-Run = RunText | RunUnet | RunVae
-ToStage = Run | DrawPreview | Drop | Grant | AskBack | Stop
+ToStage = Run[Task] | DrawPreview | Drop | Grant | AskBack | Stop
 
 # Stage to hub.
 
@@ -146,10 +126,9 @@ class Stepped(_Packed, frozen=True):
 
 
 class Finished(_Packed, frozen=True):
-    """The stage has put the job down; `output`, of `shape`, is sealed."""
+    """The stage has done its task of the job; the output slot is sealed, and holds an array of `shape`."""
 
     job: int
-    output: SlotRef
     shape: tuple[int, ...]
     began_ns: int
     ended_ns: int

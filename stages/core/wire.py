@@ -22,6 +22,10 @@ Format = Literal["png", "jpeg", "webp"]
 Syntax = Literal["plain", "a1111"]
 """How a prompt is read: as it is, or with the weights that AUTOMATIC1111's web UI knows (stages.text.emphasis)."""
 
+PROTOCOL = 1
+"""Version of what is said here, as `status` tells it. It changes only with what breaks a client that was written for
+the one before: not with a new message, field, code or value that such a client can ignore."""
+
 MAX_REQUEST_BYTES = 1 << 20
 
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -69,11 +73,33 @@ class Submit(_FromClient, frozen=True, kw_only=True, tag="submit"):
     output_format: Format = "png"
     trace: bool = False
     """Ask for a `traced` message with the stamps of every stage before `done`."""
+    owner: str | None = None
+    """A name of the client's choice, secret where others share the server: the prompt is not cancelled when the
+    connection ends, and `attach` tells of it again. None stands for the connection."""
+
+
+class Quote(Submit, frozen=True, kw_only=True, tag="quote"):
+    """Ask what this prompt would cost and when it would be done, without submitting it."""
 
 
 class Cancel(_FromClient, frozen=True, kw_only=True, tag="cancel"):
-    """Give up the prompt `id` of this client."""
+    """Give up the prompt `id` of this client, or of `owner`."""
 
+    id: str
+    owner: str | None = None
+
+
+class Attach(_FromClient, frozen=True, kw_only=True, tag="attach"):
+    """Tell this connection of prompt `id` of `owner`, or of all its prompts: what has been made, and what will be."""
+
+    owner: str
+    id: str | None = None
+
+
+class Forget(_FromClient, frozen=True, kw_only=True, tag="forget"):
+    """Forget the prompt `id` of `owner`, which has ended: its images are not kept any longer."""
+
+    owner: str
     id: str
 
 
@@ -87,7 +113,8 @@ class TraceRequest(_FromClient, frozen=True, kw_only=True, tag="trace"):
     seconds: float = 30.0
 
 
-ClientMessage = Submit | Cancel | StatusRequest | TraceRequest
+PromptMessage = Submit | Quote | Cancel | Attach | Forget
+ClientMessage = PromptMessage | StatusRequest | TraceRequest
 
 # Hub to client.
 
@@ -98,6 +125,33 @@ class Accepted(_FromHub, frozen=True, kw_only=True, tag="accepted"):
     id: str
     position: int
     eta_s: float | None
+
+
+class Quoted(_FromHub, frozen=True, kw_only=True, tag="quoted"):
+    """Answer to a quote: `seconds` of work, done in `eta_s` if it were submitted now; None before anything ran."""
+
+    id: str
+    seconds: float | None
+    eta_s: float | None
+    feasible: bool
+    """Whether it would be accepted: there is room for it, and its deadline can be met."""
+
+
+class Attached(_FromHub, frozen=True, kw_only=True, tag="attached"):
+    """Answer to an attach: the ids of which this connection is told from now on, and of those that have ended.
+
+    For each in work `accepted` follows, the images that are done, and all further news; for each that has ended, its
+    images and `done`, or `failed`.
+    """
+
+    in_work: tuple[str, ...]
+    ended: tuple[str, ...]
+
+
+class Forgotten(_FromHub, frozen=True, kw_only=True, tag="forgotten"):
+    """Answer to a forget."""
+
+    id: str
 
 
 class Waiting(_FromHub, frozen=True, kw_only=True, tag="waiting"):
@@ -305,13 +359,18 @@ class Status(_FromHub, frozen=True, kw_only=True, tag="status"):
     """Jobs that had to be sent again since the start."""
     hub_pid: int
     hub_cpu_s: float
+    protocol: int = 0
+    """The server's PROTOCOL; 0 from servers that are older than the number."""
 
 
 class Trace(_FromHub, frozen=True, kw_only=True, tag="trace"):
     """Answer to a trace request; the binary frame that follows is an orchestrator.trace.recording.Recording."""
 
 
-HubMessage = Accepted | Waiting | Progress | Preview | Image | Traced | Done | Failed | Status | Trace
+PromptAnswer = Accepted | Quoted | Forgotten | Waiting | Progress | Preview | Image | Traced | Done | Failed
+"""Answers about one prompt, with its `id`."""
+
+HubMessage = PromptAnswer | Attached | Status | Trace
 
 News = Waiting | Progress | Preview
 """What only says how far a prompt is: whoever misses one is told by the next."""

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from stages.core import embeds
 from stages.core.embeds import Floats
 from stages.core.model import TOKENS, ModelCard, read_card
-from stages.core.pipes import RunText
+from stages.core.pipes import Run
+from stages.core.tasks import EncodeText
 from stages.runtime import Runtime
 from stages.stage import OneByOne
 from stages.text.cache import EmbedCache
@@ -17,7 +18,7 @@ from stages.text.emphasis import emphasise
 from stages.text.tokenizer import encode_alike
 
 
-class TextStage(OneByOne[RunText]):
+class TextStage(OneByOne[EncodeText]):
     """Encodes one chunk at a time into its place in the output slot (stages.core.embeds).
 
     A model with two encoders gets their embeds side by side, and the pooled embeds of the second one.
@@ -39,18 +40,19 @@ class TextStage(OneByOne[RunText]):
         self._cache = EmbedCache(self.spec.embed_cache_mb << 20)
         assert sum(clip.dim for clip in self._clips) == self._card.embed_dim
 
-    def work(self, run: RunText) -> tuple[int, ...]:
+    def work(self, run: Run[EncodeText]) -> tuple[int, ...]:
         """Encode all chunks of all prompts of the job, or copy what they gave before."""
-        encoded = encode_alike([clip.tokenizer for clip in self._clips], run.prompts, run.syntax)
+        task = run.task
+        encoded = encode_alike([clip.tokenizer for clip in self._clips], task.prompts, task.syntax)
         rows, chunks, _ = encoded[0].ids.shape
         shape = (rows, chunks * TOKENS, self._card.embed_dim)
         tokens, pooled = embeds.lay(self.view.write(run.output), shape, self._card.pooled_dim)
-        for row, prompt in enumerate(run.prompts):
+        for row, prompt in enumerate(task.prompts):
             if self._card.zero_negative and not prompt and rows == 2 and row == 0:
                 tokens[row], pooled[row] = 0, 0
                 continue
             # diffusers lets the negative prompt go through all layers, A1111 skips the same ones for both.
-            clip_skip = run.clip_skip if run.syntax == "a1111" or row == rows - 1 else 0
+            clip_skip = task.clip_skip if task.syntax == "a1111" or row == rows - 1 else 0
             parts = [(each.ids[row], each.weights[row]) for each in encoded]
             key = (clip_skip, *(array.tobytes() for part in parts for array in part))
             if (found := self._cache.find(key)) is not None:

@@ -9,19 +9,19 @@ from stages.core import embeds
 from stages.core.arena import Bytes
 from stages.core.embeds import Floats
 from stages.core.model import ModelCard
-from stages.core.pipes import RunUnet
+from stages.core.tasks import Denoise
 
 
-def conditioning(run: RunUnet, card: ModelCard, payload: Bytes) -> dict[str, Floats]:
-    """The constant inputs of the U-Net for this job; prompt embeds are views of `payload`, not copies."""
-    rows = run.input_shape[0]
-    tokens, pooled = embeds.lay(payload, run.input_shape, card.pooled_dim)
+def conditioning(task: Denoise, shape: tuple[int, ...], card: ModelCard, payload: Bytes) -> dict[str, Floats]:
+    """The constant inputs of the U-Net for a task; prompt embeds, of `shape`, are views of `payload`, not copies."""
+    rows = shape[0]
+    tokens, pooled = embeds.lay(payload, shape, card.pooled_dim)
     named: dict[str, Floats] = {"encoder_hidden_states": tokens}
     if card.guidance_embed_dim:
-        named["timestep_cond"] = np.tile(guidance_embedding(run.guidance_scale, card.guidance_embed_dim), (rows, 1))
+        named["timestep_cond"] = np.tile(guidance_embedding(task.guidance_scale, card.guidance_embed_dim), (rows, 1))
     if card.pooled_dim:
         # SDXL's micro-conditioning: original size, top left corner of the crop, target size; height before width.
-        size = (run.height, run.width)
+        size = (task.height, task.width)
         named["text_embeds"] = pooled
         named["time_ids"] = np.tile(np.array([*size, 0, 0, *size], np.float32), (rows, 1))
     return named

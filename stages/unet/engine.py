@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 
@@ -14,7 +14,8 @@ from stages.core.batching import Batcher
 from stages.core.board import Doing
 from stages.core.errors import BadOutput, ModelError
 from stages.core.model import TOKENS, ModelCard, read_card
-from stages.core.pipes import Fault, Finished, Report, Run, RunUnet, Started, Stepped
+from stages.core.pipes import Fault, Finished, Report, Run, Started, Stepped
+from stages.core.tasks import Denoise, Task
 from stages.runtime import Forward, Runtime
 from stages.stage import Stage
 from stages.unet import schedules
@@ -82,14 +83,17 @@ class UnetStage(Stage):
         self._precision = batch.forward.precision
         self._forwards.give_back(shape, batch)
 
-    def admit(self, run: Run) -> None:
+    def admit(self, run: Run[Task]) -> None:
         """Take a sequence in; it has its first step when its turn comes."""
-        assert isinstance(run, RunUnet)
+        task = run.task
+        assert isinstance(task, Denoise)
         self._batcher.learn(run.costs)
-        shape = self._card.latent_shape(run.width, run.height)
-        constants = conditioning(run, self._card, self.view.lend(run.input))
-        schedule = self._schedule(run.steps, run.schedule)
-        self._sequences.append(Sequence(run, schedule, shape, constants, self.view.write(run.output)))
+        shape = self._card.latent_shape(task.width, task.height)
+        constants = conditioning(task, run.inputs[0].shape, self._card, self.view.lend(run.inputs[0].slot))
+        schedule = self._schedule(task.steps, task.schedule)
+        self._sequences.append(
+            Sequence(cast("Run[Denoise]", run), schedule, shape, constants, self.view.write(run.output))
+        )
 
     def drop(self, job: int) -> None:
         """Let the sequence leave; a forward it is in goes on without it."""
@@ -180,7 +184,7 @@ class UnetStage(Stage):
             if sequence not in self._sequences:  # it was dropped meanwhile, and its slot may be another's by now
                 continue
             try:
-                sequence.advance(combine(output, sequence.run.guidance_scale, sequence.run.guidance_rescale))
+                sequence.advance(combine(output, sequence.task.guidance_scale, sequence.task.guidance_rescale))
                 advanced.append(sequence)
             except Exception as error:
                 broken.append((sequence, error))
@@ -200,7 +204,7 @@ class UnetStage(Stage):
         run = sequence.run
         self.drop(run.job)
         self.view.seal(run.output, sequence.finish(self._card.to_decoder(sequence.latents)))
-        return Finished(run.job, run.output, sequence.latents.shape, sequence.started_ns, time.monotonic_ns())
+        return Finished(run.job, sequence.latents.shape, sequence.started_ns, time.monotonic_ns())
 
     def _group(self) -> list[Sequence]:
         """The sequence that goes first, with those after it that fit into its forward; empty if all are in flight."""

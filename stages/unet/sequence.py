@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from stages.core.arena import Bytes
 from stages.core.checkpoint import Checkpoint
-from stages.core.pipes import RunUnet
+from stages.core.pipes import Run
+from stages.core.tasks import Denoise
 from stages.unet.noise import TorchGenerator
 from stages.unet.schedules import Schedule
 
@@ -19,7 +20,7 @@ class Sequence:
 
     def __init__(
         self,
-        run: RunUnet,
+        run: Run[Denoise],
         schedule: Schedule,
         shape: tuple[int, int, int],
         conditioning: Mapping[str, Floats],
@@ -27,13 +28,14 @@ class Sequence:
     ) -> None:
         self.run = run
         self.conditioning = conditioning
-        self.rows, self.tokens, _ = run.input_shape
+        self.task = run.task
+        self.rows, self.tokens, _ = run.inputs[0].shape
         self.started_ns = 0
         self.in_flight = False
         """Whether a forward with it is in flight."""
         self._schedule = schedule
         self._checkpoint = Checkpoint(payload, run.job, shape)
-        self._noise = TorchGenerator(run.seed)
+        self._noise = TorchGenerator(run.task.seed)
         saved = self._checkpoint.restore()
         if saved is None:
             self.step = 0

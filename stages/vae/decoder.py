@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from stages.core.checkpoint import Checkpoint
 from stages.core.errors import BadOutput, StaleSlot
 from stages.core.model import ModelCard, read_card
-from stages.core.pipes import DrawPreview, PreviewDrawn, RunVae
+from stages.core.pipes import DrawPreview, PreviewDrawn, Run
+from stages.core.tasks import Decode
 from stages.runtime import Forward, Runtime
 from stages.stage import OneByOne
 from stages.vae.picture import encode
@@ -18,7 +19,7 @@ from stages.vae.preview import Previewer, practice_latents
 log = logging.getLogger("stages")
 
 
-class VaeStage(OneByOne[RunVae]):
+class VaeStage(OneByOne[Decode]):
     """Decodes one picture at a time; the latents are bound where the U-Net left them."""
 
     _card: ModelCard
@@ -42,19 +43,25 @@ class VaeStage(OneByOne[RunVae]):
         decoder.infer()
         self._learn(latents, sample[0])
 
-    def work(self, run: RunVae) -> tuple[int, ...]:
+    def work(self, run: Run[Decode]) -> tuple[int, ...]:
         """Decode and encode; returns (bytes of the file,). Raises BadOutput for latents that are no picture."""
-        decoder, sample = self._decoder(run.input_shape)
-        latents = self.view.lend(run.input).view(np.float32).reshape(1, *run.input_shape)
+        [given] = run.inputs
+        decoder, sample = self._decoder(given.shape)
+        latents = self.view.lend(given.slot).view(np.float32).reshape(1, *given.shape)
         decoder.bind(decoder.inputs[0], latents)
         if not decoder.infer():
             raise BadOutput("the decoder's output holds NaN or Inf")
         self._learn(self._card.from_decoder(latents[0]), sample[0])
         pixels = np.clip(sample[0] / 2 + 0.5, 0, 1).transpose(1, 2, 0)
-        picture = encode((pixels * 255).round().astype(np.uint8), run.format, run.metadata)
+        pixels = self.retouch((pixels * 255).round().astype(np.uint8))
+        picture = encode(pixels, run.task.format, run.task.metadata)
         self.view.write(run.output)[: len(picture)] = np.frombuffer(picture, np.uint8)
         self.view.seal(run.output, len(picture))
         return (len(picture),)
+
+    def retouch(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The picture, [height, width, 3], as it is to be encoded: for stages of one's own (examples/own_stage.py)."""
+        return pixels
 
     def preview(self, wanted: DrawPreview) -> PreviewDrawn | None:
         """Draw from the newest checkpoint in the slot; nothing if the job has left it."""

@@ -78,7 +78,10 @@ def test_stages_that_load_and_serve_call_nobody_write_nothing_and_start_nothing(
     assert list(home.rglob("*")) == []
 
 
-def test_nor_does_a_stage_that_is_measured(report: Path, home: Path) -> None:
+def test_nor_does_a_stage_that_is_measured(
+    report: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # a self-test of bf16 is remembered there
     plain = config.load(None, environ={})
     with profile.stage_profiler(StageSetting("vae", 1, 1, (1,)), plain, card(plain), Topology.here()) as stage:
         assert stage.measure(1) is not None

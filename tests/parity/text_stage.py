@@ -2,14 +2,15 @@
 
 from pathlib import Path
 
-from orchestrator.plan import OUTPUT_POOL, Machine, plan
+from orchestrator.plan import Machine, plan
 from stages.core import embeds
 from stages.core.arena import Arena, Layout, View
 from stages.core.board import Board, BoardWriter
 from stages.core.config import Config, ModelConfig
 from stages.core.embeds import Embeds
 from stages.core.model import read_card
-from stages.core.pipes import RunText
+from stages.core.pipes import Run
+from stages.core.tasks import EncodeText
 from stages.core.wire import Syntax
 from stages.text.encoder import TextStage
 
@@ -32,9 +33,11 @@ class Encoder:
 
     def encode(self, *prompts: str, syntax: Syntax = "plain", clip_skip: int = 0) -> Embeds:
         """The embeds of `prompts`, the negative one first."""
-        slot = self._arena.reserve(OUTPUT_POOL["text"], self._owner, 1)
+        slot = self._arena.reserve("embeds", self._owner, 1)
         try:
-            shape = self._stage.work(RunText(1, slot, prompts, syntax, clip_skip))
+            *negative, prompt = prompts
+            task = EncodeText(prompt, "".join(negative), guided=bool(negative), syntax=syntax, clip_skip=clip_skip)
+            shape = self._stage.work(Run(1, task, slot))
             tokens, pooled = embeds.lay(self._arena.read(slot), shape, self._card.pooled_dim)
             return Embeds(tokens.copy(), pooled.copy())
         finally:

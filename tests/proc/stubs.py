@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from typing import cast
 
 import numpy as np
 
@@ -21,13 +22,11 @@ from stages.core.pipes import (
     PreviewDrawn,
     Report,
     Run,
-    RunText,
-    RunUnet,
-    RunVae,
     Started,
     Stepped,
 )
 from stages.core.region import Region
+from stages.core.tasks import Decode, Denoise, EncodeText, Task
 from stages.stage import OneByOne, Stage
 from stages.vae.picture import encode
 
@@ -36,7 +35,7 @@ _TOKENS, _DIM = 77, 160
 _PACE_S = 0.002
 
 
-class StubText(OneByOne[RunText]):
+class StubText(OneByOne[EncodeText]):
     """Embeds are the bytes of the prompts' digest; the failures asked for are passed on in the first value."""
 
     precision = "stub"
@@ -44,12 +43,12 @@ class StubText(OneByOne[RunText]):
     def load(self) -> None:
         pass
 
-    def work(self, run: RunText) -> tuple[int, ...]:
-        shape = (len(run.prompts), _TOKENS, _DIM)
+    def work(self, run: Run[EncodeText]) -> tuple[int, ...]:
+        shape = (len(run.task.prompts), _TOKENS, _DIM)
         embeds = self.view.write(run.output)[: int(np.prod(shape)) * 4].view(np.float32).reshape(shape)
-        for row, prompt in enumerate(run.prompts):
+        for row, prompt in enumerate(run.task.prompts):
             embeds[row] = np.frombuffer(hashlib.sha256(prompt.encode()).digest(), np.uint8).mean()
-        embeds[0, 0, :3] = [f"[{word}]" in run.prompts[-1] for word in ("crash", "error", "slow")]
+        embeds[0, 0, :3] = [f"[{word}]" in run.task.prompts[-1] for word in ("crash", "error", "slow")]
         self.view.seal(run.output, embeds.nbytes)
         return shape
 
@@ -60,16 +59,15 @@ class StubUnet(Stage):
     precision = "stub"
 
     def load(self) -> None:
-        self._jobs: list[tuple[RunUnet, Checkpoint]] = []
+        self._jobs: list[tuple[Run[Denoise], Checkpoint]] = []
         self._taken: dict[int, int] = {}
 
     @property
     def idle(self) -> bool:
         return not self._jobs
 
-    def admit(self, run: Run) -> None:
-        assert isinstance(run, RunUnet)
-        self._jobs.append((run, Checkpoint(self.view.write(run.output), run.job, SHAPE)))
+    def admit(self, run: Run[Task]) -> None:
+        self._jobs.append((cast("Run[Denoise]", run), Checkpoint(self.view.write(run.output), run.job, SHAPE)))
 
     def drop(self, job: int) -> None:
         self._jobs = [entry for entry in self._jobs if entry[0].job != job]
@@ -79,30 +77,30 @@ class StubUnet(Stage):
         self.working = (run.job,)
         began = time.monotonic_ns()
         saved = checkpoint.restore()
-        embeds = self.view.read(run.input).view(np.float32)
-        step, latents = (saved.step, saved.latents) if saved else (0, np.full(SHAPE, run.seed % 97, np.float32))
-        self.board.beat(Doing.BUSY, run.job, step, run.steps)
+        embeds = self.view.read(run.inputs[0].slot).view(np.float32)
+        step, latents = (saved.step, saved.latents) if saved else (0, np.full(SHAPE, run.task.seed % 97, np.float32))
+        self.board.beat(Doing.BUSY, run.job, step, run.task.steps)
         if run.job not in self._taken:
             self._taken[run.job] = began
-            yield Started(run.job, began, step, run.steps)
+            yield Started(run.job, began, step, run.task.steps)
         crash, error, slow = embeds[:3]
         if crash:
             time.sleep(_PACE_S * 5)  # in the midst of the forward, as faults are
             os.kill(os.getpid(), signal.SIGSEGV)
         if error:
             raise ValueError("asked for by the prompt")
-        if step < run.steps:  # else a process that died had done the last step, and could not say so any more
+        if step < run.task.steps:  # else a process that died had done the last step, and could not say so any more
             time.sleep(0.1 if slow else _PACE_S)
             latents = (latents * np.float32(1.1) + embeds[-1] / (step + 1)) % 251
             step += 1
             checkpoint.save(step, latents, np.zeros((0, *SHAPE), np.float32))
             ended = time.monotonic_ns()
             self.board.busy(ended - began)
-            yield Stepped(run.job, step, run.steps, began, ended, ended - began)
-        if step == run.steps:
+            yield Stepped(run.job, step, run.task.steps, began, ended, ended - began)
+        if step == run.task.steps:
             self.drop(run.job)
             self.view.seal(run.output, checkpoint.finish(latents))
-            yield Finished(run.job, run.output, SHAPE, self._taken.pop(run.job), time.monotonic_ns())
+            yield Finished(run.job, SHAPE, self._taken.pop(run.job), time.monotonic_ns())
         if self.idle:
             self.board.beat(Doing.IDLE)
 
@@ -140,7 +138,7 @@ class Scribbler(StubText):
             time.sleep(0.0005)
 
 
-class StubVae(OneByOne[RunVae]):
+class StubVae(OneByOne[Decode]):
     """The picture is the latents' first three channels."""
 
     precision = "stub"
@@ -148,11 +146,11 @@ class StubVae(OneByOne[RunVae]):
     def load(self) -> None:
         pass
 
-    def work(self, run: RunVae) -> tuple[int, ...]:
-        latents = self.view.read(run.input).view(np.float32).reshape(run.input_shape)
+    def work(self, run: Run[Decode]) -> tuple[int, ...]:
+        latents = self.view.read(run.inputs[0].slot).view(np.float32).reshape(run.inputs[0].shape)
         time.sleep(_PACE_S * 5)
         picture = encode(
-            np.ascontiguousarray(latents[:3].transpose(1, 2, 0)).astype(np.uint8), run.format, run.metadata
+            np.ascontiguousarray(latents[:3].transpose(1, 2, 0)).astype(np.uint8), run.task.format, run.task.metadata
         )
         self.view.write(run.output)[: len(picture)] = np.frombuffer(picture, np.uint8)
         self.view.seal(run.output, len(picture))
@@ -163,7 +161,7 @@ class NamesNobody(StubUnet):
     """Raises while it has a job of `[error]`, before it has said which job the unit of work is about."""
 
     def step(self) -> Iterator[Report]:
-        if any(self.view.read(run.input).view(np.float32)[1] for run, _ in self._jobs):
+        if any(self.view.read(run.inputs[0].slot).view(np.float32)[1] for run, _ in self._jobs):
             raise ValueError("of nobody")
         yield from super().step()
 

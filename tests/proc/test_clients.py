@@ -9,7 +9,8 @@ import pytest
 
 from orchestrator.client import Client
 from stages.core import wire
-from stages.core.pipes import RunText, RunVae
+from stages.core.pipes import Run
+from stages.core.tasks import Decode, EncodeText
 from tests.proc.stubs import StubText, StubVae
 from tests.server import STUBS, Server, eventually, run, serving
 
@@ -20,7 +21,7 @@ RELEASE_S = 5.0
 class SlowText(StubText):
     """Takes half a second over every prompt: long enough for its client to go."""
 
-    def work(self, run: RunText) -> tuple[int, ...]:
+    def work(self, run: Run[EncodeText]) -> tuple[int, ...]:
         time.sleep(0.5)
         return super().work(run)
 
@@ -28,7 +29,7 @@ class SlowText(StubText):
 class SlowVae(StubVae):
     """Takes half a second over every picture: long enough to be cancelled in."""
 
-    def work(self, run: RunVae) -> tuple[int, ...]:
+    def work(self, run: Run[Decode]) -> tuple[int, ...]:
         time.sleep(0.5)
         return super().work(run)
 

@@ -10,13 +10,17 @@ from itertools import count
 
 import numpy as np
 
+from orchestrator.hub.recorder import Recorder
 from orchestrator.plan import PREEMPTION_SLOTS, plan
-from orchestrator.routing.router import Action, Router, ToClient
+from orchestrator.routing.actions import Action, ToClient, ToTracer
+from orchestrator.routing.router import Router
 from stages.core import pipes, wire
 from stages.core.arena import Arena, Layout, SlotRef, View
 from stages.core.checkpoint import Checkpoint
 from stages.core.config import Config, PipelineConfig
 from stages.core.model import ModelCard
+from stages.core.route import LEGS, STEPWISE
+from stages.core.tasks import Decode, Denoise, EncodeText, Task
 from tests.unit.cards import CARD, machine
 
 TEXT, UNET, VAE = "text-0", "unet-0", "vae-0"
@@ -43,9 +47,9 @@ class Process:
     """A stage process: the jobs it holds, oldest first, those it was told to drop, and all it was ever sent."""
 
     view: View
-    held: list[pipes.Run]
+    held: list[pipes.Run[Task]]
     drops: list[int]
-    runs: list[pipes.Run]
+    runs: list[pipes.Run[Task]]
     began_ns: dict[int, int]
     alive: bool = False
 
@@ -64,10 +68,12 @@ class Fleet:
             for spec in self.plan.stages
         }
         self.answers: list[ToClient] = []
+        self.recorder = Recorder()
         self.now_ns = 1_000 * TICK
         self.pace: dict[wire.Kind, int] = {}
         """Nanoseconds of an encoding, of a step, of a decoding, where it matters."""
         self._pids = count(100)
+        self.pids: dict[str, int] = {}
         for name in self.processes if serving else ():
             self.serve(name)
 
@@ -80,10 +86,13 @@ class Fleet:
 
     def submit(self, id: str, prompt: str = "a cat", client: bytes = CLIENT, **fields: object) -> list[wire.HubMessage]:
         request = wire.Submit(id=id, prompt=prompt, **fields)  # type: ignore[arg-type]
-        return self._perform(self.router.submit(client, request, DRAW, self.tick()))
+        return self._perform(self.router.ask(client, request, self.tick(), DRAW))
+
+    def ask(self, message: wire.PromptMessage, client: bytes = CLIENT) -> list[wire.HubMessage]:
+        return self._perform(self.router.ask(client, message, self.tick(), DRAW))
 
     def cancel(self, id: str, client: bytes = CLIENT) -> list[wire.HubMessage]:
-        return self._perform(self.router.cancel(client, id, self.tick()))
+        return self._perform(self.router.ask(client, wire.Cancel(id=id), self.tick()))
 
     def client_gone(self, client: bytes) -> list[wire.HubMessage]:
         return self._perform(self.router.client_gone(client, self.tick()))
@@ -109,7 +118,8 @@ class Fleet:
 
     def serve(self, stage: str) -> list[wire.HubMessage]:
         self.processes[stage].alive = True
-        return self._perform(self.router.serving(stage, next(self._pids), self.tick()))
+        self.pids[stage] = next(self._pids)
+        return self._perform(self.router.serving(stage, self.pids[stage], self.tick()))
 
     def kill(self, stage: str, *, killed: bool = False) -> list[wire.HubMessage]:
         process = self.processes[stage]
@@ -118,33 +128,35 @@ class Fleet:
         return self._perform(self.router.lost(stage, self.tick(), killed=killed))
 
     def report(self, stage: str, report: pipes.Report) -> list[wire.HubMessage]:
-        return self._perform(self.router.report(stage, report, self.tick()))
+        now_ns = self.tick()
+        self.recorder.heard(stage, self.pids[stage], report, now_ns)
+        return self._perform(self.router.report(stage, report, now_ns))
 
     def take(self, stage: str, job: int | None = None) -> list[wire.HubMessage]:
         """The stage takes a job up, by default the oldest one it holds."""
         process, run = self._held(stage, job)
         process.began_ns[run.job] = self.tick()
-        steps = run.steps if isinstance(run, pipes.RunUnet) else 1
+        steps = run.task.steps if isinstance(run.task, Denoise) else 1
         return self.report(stage, pipes.Started(run.job, self.now_ns, 0, steps))
 
     def step(self, stage: str, job: int | None = None) -> list[wire.HubMessage]:
         """The U-Net does one step, and keeps a checkpoint in the slot as the real one does."""
         process, run = self._held(stage, job)
-        assert isinstance(run, pipes.RunUnet)
+        assert isinstance(run.task, Denoise)
         began = self.tick()
-        shape = self.plan.card.latent_shape(run.width, run.height)
+        shape = self.plan.card.latent_shape(run.task.width, run.task.height)
         checkpoint = Checkpoint(process.view.write(run.output), run.job, shape)
         step = self.steps_done(stage, run.job) + 1
         checkpoint.save(step, np.zeros(shape, np.float32), np.zeros((0, *shape), np.float32))
-        ended = self._ended(run.kind, began)
-        return self.report(stage, pipes.Stepped(run.job, step, run.steps, began, ended, ended - began))
+        ended = self._ended(kind_of(run), began)
+        return self.report(stage, pipes.Stepped(run.job, step, run.task.steps, began, ended, ended - began))
 
     def steps_done(self, stage: str, job: int | None = None) -> int:
         """What the checkpoint in the job's slot says."""
         process, run = self._held(stage, job)
-        assert isinstance(run, pipes.RunUnet)
+        assert isinstance(run.task, Denoise)
         payload = process.view.write(run.output)
-        saved = Checkpoint(payload, run.job, self.plan.card.latent_shape(run.width, run.height)).restore()
+        saved = Checkpoint(payload, run.job, self.plan.card.latent_shape(run.task.width, run.task.height)).restore()
         return saved.step if saved else 0
 
     def put(self, stage: str, job: int | None = None, *, torn: bool = False) -> list[wire.HubMessage]:
@@ -157,8 +169,9 @@ class Fleet:
             self.arena.region.array(*self.arena.layout.payloads[run.output.index])[0] ^= 1
         process.held.remove(run)
         began = process.began_ns.pop(run.job)
-        ended = self.tick() if run.kind == "unet" else self._ended(run.kind, began)
-        return self.report(stage, pipes.Finished(run.job, run.output, (len(content),), began, ended))
+        kind = kind_of(run)
+        ended = self.tick() if kind == STEPWISE else self._ended(kind, began)
+        return self.report(stage, pipes.Finished(run.job, (len(content),), began, ended))
 
     def fault(self, stage: str, job: int | None = None, code: str = "stage_fault") -> list[wire.HubMessage]:
         process, run = self._held(stage, job)
@@ -178,8 +191,8 @@ class Fleet:
         """The stage does all that is left of a job, by default of the oldest one it holds."""
         process, run = self._held(stage, job)
         heard = [] if run.job in process.began_ns else self.take(stage, run.job)
-        if isinstance(run, pipes.RunUnet):
-            while self.steps_done(stage, run.job) < run.steps:
+        if isinstance(run.task, Denoise):
+            while self.steps_done(stage, run.job) < run.task.steps:
                 heard += self.step(stage, run.job)
         return heard + self.put(stage, run.job)
 
@@ -203,7 +216,7 @@ class Fleet:
 
     def most(self, kind: wire.Kind) -> int:
         """How many jobs a process of `kind` may hold."""
-        return self.plan.depths[kind] + (PREEMPTION_SLOTS if kind == "unet" else 0)
+        return self.plan.depths[kind] + (PREEMPTION_SLOTS if kind == STEPWISE else 0)
 
     def all_free(self) -> bool:
         """Whether nothing is left of any job."""
@@ -224,6 +237,10 @@ class Fleet:
             if isinstance(action, ToClient):
                 self.answers.append(action)
                 heard.append(action.message)
+            elif isinstance(action, ToTracer):
+                slices = self.recorder.slices(action.jobs, action.began_ns)
+                self.answers.append(ToClient(action.client, wire.Traced(id=action.id, slices=slices)))
+                heard.append(self.answers[-1].message)
             elif isinstance(action.message, pipes.Drop):
                 process = self.processes[action.stage]
                 assert action.message.job in self.jobs(action.stage)
@@ -233,42 +250,48 @@ class Fleet:
                 self._receive(action.stage, action.message)
         return heard
 
-    def _receive(self, stage: str, run: pipes.Run | pipes.DrawPreview) -> None:
+    def _receive(self, stage: str, run: pipes.Run[Task] | pipes.DrawPreview) -> None:
         """Take a job in, and refuse what no router may send."""
         assert not isinstance(run, pipes.DrawPreview), "nobody asked for previews"
         process = self.processes[stage]
         kind = stage.partition("-")[0]
         assert process.alive
-        assert run.kind == kind
+        assert kind_of(run) == kind
         assert run.job not in self.jobs(stage)
-        assert len(process.held) < self.most(run.kind)
-        assert (
-            self.arena.layout.pool_of(run.output.index) == {"text": "embeds", "unet": "latents", "vae": "image"}[kind]
-        )
+        assert len(process.held) < self.most(kind_of(run))
+        leg = LEGS[run.task.name]
+        pools = [self.arena.layout.pool_of(slot.index) for slot in slots(run)]
+        assert pools == [leg.writes, *leg.reads]
         process.view.write(run.output)  # StaleSlot if it was granted to another stage, or freed
         used = {slot.index for other in self.processes.values() for held in other.held for slot in slots(held)}
         assert used.isdisjoint(slot.index for slot in slots(run))
-        if not isinstance(run, pipes.RunText):
-            process.view.read(run.input)  # StaleSlot if it was freed
+        for given in run.inputs:
+            process.view.read(given.slot)  # StaleSlot if it was freed
         process.held.append(run)
         process.runs.append(run)
+        self.recorder.sent(stage, run, self.router.job(run.job), self.now_ns)
 
-    def _held(self, stage: str, job: int | None) -> tuple[Process, pipes.Run]:
+    def _held(self, stage: str, job: int | None) -> tuple[Process, pipes.Run[Task]]:
         process = self.processes[stage]
         return process, next(run for run in process.held if job in (None, run.job))
 
-    def _content(self, view: View, run: pipes.Run) -> bytes:
-        match run:
-            case pipes.RunText():
-                return "\n".join(run.prompts).encode()
-            case pipes.RunUnet():
-                assert run.input_shape == (len(view.read(run.input)),)
-                return view.read(run.input).tobytes() + f"|seed {run.seed}, {run.steps} steps".encode()
-            case pipes.RunVae():
-                assert run.input_shape == (len(view.read(run.input)),)
-                return view.read(run.input).tobytes() + f"|{run.format}".encode()
+    def _content(self, view: View, run: pipes.Run[Task]) -> bytes:
+        given = b"".join(view.read(each.slot).tobytes() for each in run.inputs)
+        assert [each.shape for each in run.inputs] == ([(len(given),)] if run.inputs else [])
+        match run.task:
+            case EncodeText() as task:
+                return "\n".join(task.prompts).encode()
+            case Denoise(seed=seed, steps=steps):
+                return given + f"|seed {seed}, {steps} steps".encode()
+            case Decode(format=format):
+                return given + f"|{format}".encode()
 
 
-def slots(run: pipes.Run) -> tuple[SlotRef, ...]:
+def slots(run: pipes.Run[Task]) -> tuple[SlotRef, ...]:
     """The slots that a job holds while it is in a stage."""
-    return (run.output,) if isinstance(run, pipes.RunText) else (run.output, run.input)
+    return (run.output, *(each.slot for each in run.inputs))
+
+
+def kind_of(run: pipes.Run[Task]) -> wire.Kind:
+    """The kind of process that a task is for."""
+    return LEGS[run.task.name].kind

@@ -1,4 +1,4 @@
-from itertools import combinations
+from itertools import combinations, zip_longest
 from typing import Any
 
 import msgspec
@@ -6,12 +6,13 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from orchestrator.plan import IMPLEMENTATIONS, OUTPUT_POOL, PREEMPTION_SLOTS, SHARED, Machine, Plan, plan
+from orchestrator.plan import IMPLEMENTATIONS, PREEMPTION_SLOTS, SHARED, Machine, Plan, plan
 from stages.core import cores
 from stages.core.checkpoint import slot_bytes
 from stages.core.config import Config, ModelConfig, PipelineConfig, StageConfig
 from stages.core.errors import ConfigError
 from stages.core.model import TOKENS
+from stages.core.route import TEXT_TO_IMAGE
 from stages.core.wire import KINDS
 from tests.unit.cards import CARD, DISTILLED, machine
 
@@ -260,10 +261,9 @@ def test_every_plan_has_room_for_the_jobs_its_stages_may_hold(config: Config, ca
     pools = {pool.name: pool for pool in found.pools}
     most = found.depths | {"unet": found.depths["unet"] + PREEMPTION_SLOTS}
     jobs = {kind: most[kind] * sum(stage.kind == kind for stage in found.stages) for kind in KINDS}
-    for kind in KINDS:
-        # A job holds its output until the next stage's output is accepted, and all its stages may be full.
-        following = KINDS[KINDS.index(kind) + 1 : KINDS.index(kind) + 2]
-        assert pools[OUTPUT_POOL[kind]].count >= jobs[kind] + sum(jobs[later] for later in following)
+    for leg, following in zip_longest(TEXT_TO_IMAGE, TEXT_TO_IMAGE[1:]):
+        # A job holds its output until the next leg's output is accepted, and all its stages may be full.
+        assert pools[leg.writes].count >= jobs[leg.kind] + (jobs[following.kind] if following else 0)
     assert pools["embeds"].slot_bytes >= 2 * config.model.prompt_chunks * TOKENS * card.embed_dim * 4
     for width, height in found.sizes:
         assert pools["latents"].slot_bytes >= slot_bytes(card.latent_shape(width, height))

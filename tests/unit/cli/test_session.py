@@ -176,9 +176,7 @@ def test_other_failures_end_their_prompt_alone(code: str) -> None:
 
 def test_an_id_in_use_is_refused_here_and_may_come_again_later() -> None:
     session = asked(submit("a"))
-    assert session.add(submit("a")) == Failure(
-        "a", "duplicate_id", "the id is that of an unfinished prompt", "prompt a"
-    )
+    assert session.add(submit("a")) == Failure("a", "conflict", "the id is that of an unfinished prompt", "prompt a")
     due(session)
     assert session.add(submit("a")) is not None
     tell(session, [image("a"), done("a")])
@@ -211,7 +209,7 @@ def test_messages_about_nothing_of_ours_change_nothing(message: wire.HubMessage)
         (["bad_request"], True, 2),
         (["stage_lost", "bad_request"], True, 2),
         (["bad_request"], False, 1),
-        (["duplicate_id"], True, 1),
+        (["conflict"], True, 1),
     ],
 )
 def test_exit_status(codes: list[str], shared: bool, status: int) -> None:

@@ -12,7 +12,7 @@ import pytest
 from orchestrator.client import AsyncClient, AsyncPrompt, Event, asynchronous
 from orchestrator.trace.recording import Recording, encode
 from stages.core import wire
-from stages.core.errors import Cancelled, DuplicateId, NoAnswer, StageLost
+from stages.core.errors import Cancelled, Conflict, NoAnswer, StageLost
 from tests.unit.client.test_client import nothing, prompt, stubborn
 from tests.unit.fake_hub import DEADLINE_S, Answer, FakeHub, failing, painted
 from tests.unit.statuses import status
@@ -93,7 +93,7 @@ def test_a_stream_that_is_closed_before_its_end_cancels_its_prompt(hub: FakeHub)
     async def part(client: AsyncClient) -> None:
         async with await client.submit(prompt("1")) as events:
             await anext(events)
-            with pytest.raises(DuplicateId):
+            with pytest.raises(Conflict):
                 await client.submit(prompt("1"))
         again = await client.submit(prompt("1"))
         client.cancel("1")

@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.client import Client
 from stages.core import wire
-from stages.core.errors import Cancelled, DuplicateId, NoAnswer, StageLost
+from stages.core.errors import Cancelled, Conflict, NoAnswer, StageLost
 from tests.unit.fake_hub import DEADLINE_S, Answer, FakeHub, failing, painted
 from tests.unit.statuses import status
 
@@ -111,9 +111,9 @@ def test_a_prompt_can_be_cancelled_by_its_id(hub: FakeHub, client: Client) -> No
 
 def test_an_id_is_used_once_at_a_time(client: Client) -> None:
     client.submit(prompt("1"))
-    with pytest.raises(DuplicateId, match="choose another"):
+    with pytest.raises(Conflict, match="choose another"):
         client.submit(prompt("1"))
-    with pytest.raises(DuplicateId):
+    with pytest.raises(Conflict):
         client.send(prompt("1"))
 
 

@@ -3,7 +3,7 @@ import pytest
 from orchestrator.client.conversation import UNREAD, Answers, Conversation, Queue
 from orchestrator.client.liveness import Liveness
 from stages.core import wire
-from stages.core.errors import DuplicateId, NoAnswer
+from stages.core.errors import Conflict, NoAnswer
 from tests.unit.fake_hub import image
 from tests.unit.statuses import status
 
@@ -66,7 +66,7 @@ def test_every_message_goes_where_it_belongs(conversation: Conversation) -> None
 
 def test_an_id_is_free_when_its_prompt_has_ended(conversation: Conversation) -> None:
     opened(conversation, "1")
-    with pytest.raises(DuplicateId):
+    with pytest.raises(Conflict):
         conversation.check_free("1")
     tell(conversation, done("1"))
     again = opened(conversation, "1")

@@ -1,7 +1,7 @@
 """Who has the next forward, and who shares it."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import pytest
 from hypothesis import given, settings
@@ -14,6 +14,7 @@ from stages.core.config import Config, ModelConfig, PipelineConfig, StageConfig
 from stages.core.costs import Cost
 from stages.core.model import TOKENS
 from stages.core.order import Order, SchedulingKey
+from stages.core.tasks import Denoise, Task
 from stages.core.wire import Kind
 from tests.unit.cards import CARD
 from tests.unit.fleet import TEXT, UNET, Fleet
@@ -79,17 +80,17 @@ def test_the_first_always_goes_in_order_and_within_bounds(jobs: list[tuple[int, 
 class Inside:
     """A job in the U-Net."""
 
-    run: pipes.RunUnet
+    run: pipes.Run[Denoise]
     step: int = 0
     in_flight: bool = False
 
     @property
     def rows(self) -> int:
-        return CARD.rows(self.run.guidance_scale)
+        return CARD.rows(self.run.task.guidance_scale)
 
     @property
     def rows_left(self) -> int:
-        return self.rows * (self.run.steps - self.step)
+        return self.rows * (self.run.task.steps - self.step)
 
 
 def inside(
@@ -102,14 +103,16 @@ def inside(
     tokens: int = TOKENS,
 ) -> Inside:
     shape = (CARD.rows(guidance), tokens, CARD.embed_dim)
-    return Inside(pipes.RunUnet(number, SLOT, SLOT, shape, *size, steps, guidance, None, 0, 0.0, scheduling_key))
+    width, height = size
+    task = Denoise(width=width, height=height, steps=steps, guidance_scale=guidance, seed=0)
+    return Inside(pipes.Run(number, task, SLOT, (pipes.Input(SLOT, shape),), ("decode",), scheduling_key))
 
 
 def curves(small: float, large: float, decoded: tuple[float, float] = (0.0, 0.0)) -> tuple[Cost, ...]:
     """Seconds of a row, and of a decoding, of the two sizes."""
-    found = [Cost("text", 0, 0.0)]
+    found = [Cost("encode_text", 0, 0.0)]
     for (width, height), row, picture in zip((SMALL, LARGE), (small, large), decoded, strict=True):
-        found += [Cost("unet", width * height, row), Cost("vae", width * height, picture)]
+        found += [Cost("denoise", width * height, row), Cost("decode", width * height, picture)]
     return tuple(found)
 
 
@@ -212,13 +215,13 @@ class Watched(Fleet):
             )
         )
 
-    def _receive(self, stage: str, run: pipes.Run) -> None:
+    def _receive(self, stage: str, run: pipes.Run[Task]) -> None:
         super()._receive(stage, run)
-        if isinstance(run, pipes.RunUnet):
+        if isinstance(run.task, Denoise):
             sent = pipes.unpack_to_stage(pipes.pack_to_stage(run))
-            assert isinstance(sent, pipes.RunUnet)
+            assert isinstance(sent, pipes.Run)
             self.batcher.learn(sent.costs)
-            held = [each for each in self.processes[UNET].held if isinstance(each, pipes.RunUnet)]
+            held = [cast("pipes.Run[Denoise]", each) for each in self.processes[UNET].held]
             jobs = [Inside(each, self.steps_done(UNET, each.job)) for each in held]
             known = [self.router.job(number) for number in self.jobs(UNET)]
             ranked = sorted((job for job in known if job), key=lambda job: self.router.forecast.rank(job, self.now_ns))
@@ -249,8 +252,8 @@ def test_whoever_the_router_sends_to_overtake_goes_first_in_the_unet(
         if fleet.jobs(TEXT):
             fleet.work(TEXT)
         for _ in range(data.draw(st.integers(0, 3))):
-            held = [r for r in fleet.processes[UNET].held if isinstance(r, pipes.RunUnet)]
-            going = [r.job for r in held if fleet.steps_done(UNET, r.job) < r.steps]
+            held = [cast("pipes.Run[Denoise]", run) for run in fleet.processes[UNET].held]
+            going = [run.job for run in held if fleet.steps_done(UNET, run.job) < run.task.steps]
             if going:
                 fleet.step(UNET, data.draw(st.sampled_from(going)))
     fleet.settle()

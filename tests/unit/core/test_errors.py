@@ -16,7 +16,7 @@ CLASSES = [value for value in vars(errors).values() if inspect.isclass(value) an
     [
         ("internal", False, 1),
         ("bad_request", False, 2),
-        ("duplicate_id", False, 2),
+        ("conflict", False, 2),
         ("not_found", False, 1),
         ("overloaded", True, 1),
         ("shutting_down", True, 1),

@@ -15,9 +15,8 @@ import pytest
 import zmq
 
 from stages.core import outbox, pipes, wire
-from stages.core.arena import SlotRef
-from stages.core.errors import NoAnswer, StartFailed
-from stages.core.link import ClientHub, ClientLink, StageHub, StageLink, private_address
+from stages.core.errors import BadRequest, NoAnswer, StartFailed
+from stages.core.link import FRAME_BYTES, ClientHub, ClientLink, StageHub, StageLink, private_address
 from tests.conftest import ROOT
 
 DEADLINE_MS = 20_000
@@ -249,7 +248,7 @@ def test_news_of_one_forward_travel_together_in_order_and_all_else_at_once(
         stage_link.send(stepped(job))
     stage_link.end_unit()
     assert frames(stage_hub, 3) == [[1, 2, 3]]
-    for message in (pipes.Started(4, 0, 0, 2), stepped(4), pipes.Finished(4, SlotRef(0, 1), (4,), 0, 1)):
+    for message in (pipes.Started(4, 0, 0, 2), stepped(4), pipes.Finished(4, (4,), 0, 1)):
         stage_link.send(message)
     assert frames(stage_hub, 3) == [[4], [4, 4]]
 
@@ -257,7 +256,7 @@ def test_news_of_one_forward_travel_together_in_order_and_all_else_at_once(
 @pytest.mark.parametrize(
     "wrong",
     [
-        pipes.Finished(1, SlotRef(0, 1), (np.int64(4),), 0, 1),  # type: ignore[arg-type]
+        pipes.Finished(1, (np.int64(4),), 0, 1),  # type: ignore[arg-type]
         pipes.Stepped(1, 0.5, 2, 0, 1, 1),  # type: ignore[arg-type]
         pipes.PreviewDrawn(1, 1, b"x" * (1 << 20)),
     ],
@@ -358,7 +357,7 @@ def test_who_sends_too_much_is_cut_off_and_the_others_are_heard(
 ) -> None:
     loud = dealer(client_hub.address)
     events = loud.get_monitor_socket(zmq.EVENT_DISCONNECTED)
-    loud.send(b"x" * (wire.MAX_REQUEST_BYTES + 1))
+    loud.send(b"x" * (FRAME_BYTES + 1))
     assert events.poll(DEADLINE_MS)
     loud.disable_monitor()
     events.close()
@@ -366,9 +365,13 @@ def test_who_sends_too_much_is_cut_off_and_the_others_are_heard(
     assert [frame for _, frame in arrivals(client_hub, 1)] == [wire.encode(wire.Cancel(id="a"))]
 
 
-def test_a_request_may_be_as_large_as_the_limit(client_hub: ClientHub, dealer: Dealer) -> None:
-    dealer(client_hub.address).send(b"x" * wire.MAX_REQUEST_BYTES)
-    assert [len(frame) for _, frame in arrivals(client_hub, 1)] == [wire.MAX_REQUEST_BYTES]
+def test_a_request_that_is_somewhat_too_large_arrives_and_can_be_refused(client_hub: ClientHub, dealer: Dealer) -> None:
+    dealer(client_hub.address).send(b"x" * FRAME_BYTES)
+    [(_, frame)] = arrivals(client_hub, 1)
+    assert frame is not None
+    assert len(frame) == FRAME_BYTES > wire.MAX_REQUEST_BYTES
+    with pytest.raises(BadRequest, match="at most 1,048,576"):
+        wire.decode_client_message(frame)
 
 
 def test_a_client_that_has_left_is_told_from_one_that_is_there(client_hub: ClientHub) -> None:

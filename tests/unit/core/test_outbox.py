@@ -7,10 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.core import pipes
-from stages.core.arena import SlotRef
 from stages.core.outbox import Outbox
 
-PUT = pipes.Finished(1, SlotRef(0, 1), (4,), 0, 1)
+PUT = pipes.Finished(1, (4,), 0, 1)
 
 
 def stepped(job: int = 1) -> pipes.Stepped:

@@ -3,7 +3,8 @@ import pickle
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, get_args
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
 import msgspec
 import pytest
@@ -19,8 +20,9 @@ JSON_NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 
 def values(hint: Any) -> st.SearchStrategy[Any]:
     """Any value of a field's type."""
-    if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
-        return st.builds(hint, **{field.name: values(field.type) for field in msgspec.structs.fields(hint)})
+    struct = get_origin(hint) or hint
+    if isinstance(struct, type) and issubclass(struct, msgspec.Struct):
+        return st.builds(struct, **{field.name: values(field.type) for field in msgspec.structs.fields(hint)})
     if hint is int:
         return NUMBERS
     if hint is float:
@@ -36,7 +38,10 @@ def values(hint: Any) -> st.SearchStrategy[Any]:
 
 
 def kinds(union: Any) -> list[type[Any]]:
-    return [kind for part in get_args(union) for kind in (kinds(part) or [part])]
+    """The messages of a union, unions in it resolved."""
+    if get_origin(union) not in (Union, UnionType):
+        return [union]
+    return [kind for part in get_args(union) for kind in kinds(part)]
 
 
 @pytest.mark.parametrize("kind", kinds(wire.ClientMessage))

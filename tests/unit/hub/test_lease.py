@@ -15,6 +15,7 @@ from stages.core.arena import Layout, SlotRef, View
 from stages.core.board import Board, BoardWriter, Doing
 from stages.core.config import Config, PipelineConfig, StageSpec
 from stages.core.region import Region
+from stages.core.tasks import EncodeText, Task
 from stages.core.wire import Kind
 from stages.loop import serve
 from stages.stage import Stage
@@ -252,10 +253,10 @@ class FakeStage(Stage):
     def idle(self) -> bool:
         return not self.jobs and not self.in_flight
 
-    def admit(self, run: pipes.Run) -> None:
-        assert isinstance(run, pipes.RunText)
+    def admit(self, run: pipes.Run[Task]) -> None:
+        assert isinstance(run.task, EncodeText)
         self.jobs += [run.job, run.job]
-        if run.prompts == ("broken",):
+        if run.task.prompts == ("broken",):
             self.broken.add(run.job)
 
     def drop(self, job: int) -> None:
@@ -270,13 +271,13 @@ class FakeStage(Stage):
         if job in self.broken:
             self.in_flight = True
             raise RuntimeError("it broke")
-        yield pipes.Stepped(job, 1, 1, 0, 1, 1) if job in self.jobs else pipes.Finished(job, SlotRef(0, 1), (), 0, 1)
+        yield pipes.Stepped(job, 1, 1, 0, 1, 1) if job in self.jobs else pipes.Finished(job, (), 0, 1)
 
 
 class BusyStage(FakeStage):
     """Says on the board what it does."""
 
-    def admit(self, run: pipes.Run) -> None:
+    def admit(self, run: pipes.Run[Task]) -> None:
         self.jobs += [run.job] * 9
 
     def step(self) -> Iterator[pipes.Report]:
@@ -326,8 +327,8 @@ def stage(spec: StageSpec) -> Iterator[FakeStage]:
     board.close()
 
 
-def job(number: int, prompt: str = "a cat") -> pipes.RunText:
-    return pipes.RunText(number, SlotRef(number, 1), (prompt,))
+def job(number: int, prompt: str = "a cat") -> pipes.Run[EncodeText]:
+    return pipes.Run(number, EncodeText(prompt), SlotRef(number, 1))
 
 
 def play(stage: Stage, *batches: list[pipes.ToStage]) -> str:

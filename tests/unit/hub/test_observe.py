@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 
 from orchestrator.hub.observer import Observer
@@ -54,3 +55,15 @@ def test_what_a_stage_said_when_it_had_loaded_is_told_until_it_dies(observer: Ob
     assert (unet(observer).precision, unet(observer).load_s) == ("bf16", 1.235)
     supervisor.exited("unet-0", "died of SIGKILL", 1.0)
     assert (unet(observer).precision, unet(observer).load_s) == ("", None)
+
+
+def test_the_number_of_the_protocol_is_told(observer: Observer) -> None:
+    assert b'"protocol":1' in wire.encode(observer.status("starting"))
+
+
+def test_a_server_older_than_the_number_has_none(observer: Observer) -> None:
+    told = msgspec.json.decode(wire.encode(observer.status("starting")))
+    del told["protocol"]
+    status = wire.decode_hub_message(msgspec.json.encode(told))
+    assert isinstance(status, wire.Status)
+    assert status.protocol == 0

@@ -13,7 +13,7 @@ from stages.core.figures import FigureStore
 from stages.core.model import demo_folder, read_card
 from tests.unit.cards import machine
 
-COSTS = (Cost("text", 0, 0.01), Cost("unet", 16384, 0.005), Cost("vae", 16384, 0.012))
+COSTS = (Cost("encode_text", 0, 0.01), Cost("denoise", 16384, 0.005), Cost("decode", 16384, 0.012))
 CARD = read_card(demo_folder())
 
 

@@ -4,118 +4,127 @@ from hypothesis import strategies as st
 
 from orchestrator.routing.estimate import Estimate, Pace
 from stages.core.costs import Cost, CostCurves
-from stages.core.wire import KINDS, Kind
+from stages.core.route import TEXT_TO_IMAGE
+from stages.core.tasks import TaskName
 
 SECOND = 1_000_000_000
+TASKS: tuple[TaskName, ...] = tuple(leg.task for leg in TEXT_TO_IMAGE)
 
 
 def learned() -> Estimate:
     """An encoding takes a second, a row of a forward 10, a decoding 3."""
     estimate = Estimate()
-    for kind, seconds in zip(KINDS, (1, 10, 3), strict=True):
-        estimate.learn(kind, seconds * SECOND)
+    for task, seconds in zip(TASKS, (1, 10, 3), strict=True):
+        estimate.learn(task, seconds * SECOND)
     return estimate
 
 
-@pytest.mark.parametrize("missing", KINDS)
-def test_it_is_complete_when_every_kind_of_work_was_seen(missing: Kind) -> None:
+@pytest.mark.parametrize("missing", TASKS)
+def test_it_is_complete_when_every_task_was_seen(missing: TaskName) -> None:
     estimate = Estimate()
-    guess = estimate.of("text", 7)
-    for kind in KINDS:
-        if kind != missing:
-            estimate.learn(kind, 1000 * SECOND)
+    guess = estimate.left(TASKS, 7, 0)
+    for task in TASKS:
+        if task != missing:
+            estimate.learn(task, 1000 * SECOND)
     assert not estimate.complete
-    assert estimate.of("text", 7) == guess  # nothing is made of half of it
+    assert estimate.left(TASKS, 7, 0) == guess  # nothing is made of half of it
     estimate.learn(missing, 1000 * SECOND)
     assert estimate.complete
-    assert estimate.of("text", 7) == pytest.approx(9000)
+    assert estimate.left(TASKS, 7, 0) == pytest.approx(9000)
 
 
 @pytest.mark.parametrize(
-    ("kind", "rows", "seconds"),
-    [("vae", 0, 3), ("vae", 25, 3), ("unet", 4, 43), ("unet", 0, 3), ("text", 4, 44), ("text", 0, 4)],
+    ("done", "rows", "seconds"),
+    [(2, 0, 3), (2, 25, 3), (1, 4, 43), (1, 0, 3), (0, 4, 44), (0, 0, 4)],
 )
-def test_a_job_costs_what_it_has_before_it(kind: Kind, rows: int, seconds: float) -> None:
-    assert learned().of(kind, rows) == pytest.approx(seconds)
+def test_a_job_costs_what_it_has_before_it(done: int, rows: int, seconds: float) -> None:
+    assert learned().left(TASKS[done:], rows, 0) == pytest.approx(seconds)
 
 
 def test_a_forward_of_several_rows_counts_for_each() -> None:
     estimate = learned()
     for _ in range(800):
-        estimate.learn("unet", 8 * SECOND, rows=4)
-    assert estimate.of("unet", 10) == pytest.approx(20 + 3)
+        estimate.learn("denoise", 8 * SECOND, rows=4)
+    assert estimate.left(TASKS[1:], 10, 0) == pytest.approx(20 + 3)
 
 
 def test_the_first_measurements_weigh_alike_and_what_an_earlier_run_left_as_one_of_them() -> None:
     for estimate in (learned(), Estimate(learned().costs)):
-        estimate.learn("vae", 13 * SECOND)
-        assert estimate.of("vae", 0) == pytest.approx(8)
-        estimate.learn("vae", 5 * SECOND)
-        assert estimate.of("vae", 0) == pytest.approx(7)
+        estimate.learn("decode", 13 * SECOND)
+        assert estimate.left(TASKS[2:], 0, 0) == pytest.approx(8)
+        estimate.learn("decode", 5 * SECOND)
+        assert estimate.left(TASKS[2:], 0, 0) == pytest.approx(7)
 
 
 def test_a_single_measurement_says_little_among_many_and_all_together_replace_what_was() -> None:
     estimate = learned()
     for _ in range(100):
-        estimate.learn("vae", 3 * SECOND)
-    estimate.learn("vae", 103 * SECOND)
-    assert estimate.of("vae", 0) == pytest.approx(6)
+        estimate.learn("decode", 3 * SECOND)
+    estimate.learn("decode", 103 * SECOND)
+    assert estimate.left(TASKS[2:], 0, 0) == pytest.approx(6)
     for _ in range(200):
-        estimate.learn("vae", 10 * SECOND)
-    assert estimate.of("vae", 0) == pytest.approx(10, rel=0.01)
+        estimate.learn("decode", 10 * SECOND)
+    assert estimate.left(TASKS[2:], 0, 0) == pytest.approx(10, rel=0.01)
 
 
 @given(st.lists(st.integers(0, 1000 * SECOND), min_size=1))
 def test_the_mean_lies_within_what_was_seen(measured: list[int]) -> None:
     estimate = Estimate()
-    for kind in KINDS:
+    for task in TASKS:
         for nanoseconds in measured:
-            estimate.learn(kind, nanoseconds)
-    found = estimate.of("vae", 0)
+            estimate.learn(task, nanoseconds)
+    found = estimate.left(TASKS[2:], 0, 0)
     assert min(measured) / SECOND - 0.001 <= found <= max(measured) / SECOND + 0.001
 
 
 @given(st.sampled_from([Estimate(), learned()]), st.integers(0, 500), st.integers(0, 500))
 def test_more_work_takes_longer_and_less_is_left_at_every_stage(estimate: Estimate, rows: int, more: int) -> None:
-    left = [estimate.of(kind, rows) for kind in KINDS]
+    left = [estimate.left(TASKS[done:], rows, 0) for done in range(3)]
     assert left == sorted(left, reverse=True)
     assert left[2] > 0
-    for kind, before in zip(KINDS, left, strict=True):
-        assert estimate.of(kind, rows + more) >= before
+    for done, before in zip(range(3), left, strict=True):
+        assert estimate.left(TASKS[done:], rows + more, 0) >= before
 
 
 def test_each_size_has_a_cost_of_its_own() -> None:
     estimate = learned()
-    estimate.learn("unet", 40 * SECOND, pixels=4096)
-    assert estimate.of("unet", 2, 4096) == pytest.approx(80 + 3)
+    estimate.learn("denoise", 40 * SECOND, pixels=4096)
+    assert estimate.left(TASKS[1:], 2, 4096) == pytest.approx(80 + 3)
 
 
 def test_a_size_not_seen_costs_by_its_pixels() -> None:
-    estimate = Estimate([Cost("text", 0, 1.0), Cost("unet", 100, 2.0), Cost("unet", 1000, 30.0), Cost("vae", 100, 5.0)])
-    assert estimate.of("text", 1, 200) == pytest.approx(1 + 4 + 10)
-    assert estimate.of("text", 1, 2000) == pytest.approx(1 + 60 + 100)
+    estimate = Estimate(
+        [Cost("encode_text", 0, 1.0), Cost("denoise", 100, 2.0), Cost("denoise", 1000, 30.0), Cost("decode", 100, 5.0)]
+    )
+    assert estimate.left(TASKS, 1, 200) == pytest.approx(1 + 4 + 10)
+    assert estimate.left(TASKS, 1, 2000) == pytest.approx(1 + 60 + 100)
 
 
 def test_between_two_sizes_equally_near_the_smaller_one_tells_whatever_was_seen_first() -> None:
-    costs = [Cost("text", 0, 1.0), Cost("vae", 100, 0.0), Cost("unet", 100, 1.0), Cost("unet", 300, 9.0)]
-    assert CostCurves(costs).cost("unet", 200) == CostCurves(costs[::-1]).cost("unet", 200) == 2.0
+    costs = [
+        Cost("encode_text", 0, 1.0),
+        Cost("decode", 100, 0.0),
+        Cost("denoise", 100, 1.0),
+        Cost("denoise", 300, 9.0),
+    ]
+    assert CostCurves(costs).cost("denoise", 200) == CostCurves(costs[::-1]).cost("denoise", 200) == 2.0
 
 
 def test_before_anything_has_run_larger_pictures_are_more_work() -> None:
     guess = CostCurves()
     rows = 40
-    small, large = guess.of("unet", rows, 512 * 512), guess.of("unet", rows, 1024 * 1024)
+    small, large = guess.left(TASKS[1:], rows, 512 * 512), guess.left(TASKS[1:], rows, 1024 * 1024)
     assert (small, large) == pytest.approx((rows * 0.5 + 1.5, 4 * (rows * 0.5 + 1.5)))
-    assert guess.of("text", rows, 1024 * 1024) == pytest.approx(large + 0.01)
+    assert guess.left(TASKS, rows, 1024 * 1024) == pytest.approx(large + 0.01)
 
 
 def test_what_was_learned_can_be_taken_up_again() -> None:
     estimate = learned()
-    estimate.learn("unet", 40 * SECOND, pixels=4096)
+    estimate.learn("denoise", 40 * SECOND, pixels=4096)
     again = Estimate(estimate.costs)
     assert again.complete
     assert set(again.costs) == set(estimate.costs)
-    assert again.of("text", 3, 4096) == estimate.of("text", 3, 4096)
+    assert again.left(TASKS, 3, 4096) == estimate.left(TASKS, 3, 4096)
 
 
 def test_the_pace_is_what_passes_for_a_second_of_work_while_there_is_more() -> None:

@@ -16,7 +16,7 @@ from stages.core.costs import CostCurves
 from stages.core.errors import DeadlineInfeasible
 from stages.core.model import ModelCard
 from stages.core.order import ESTIMATE_MARGIN, ORDERS, Order, SchedulingKey
-from stages.core.wire import KINDS, Kind
+from stages.core.tasks import TaskName
 from tests.unit.cards import CARD, DISTILLED
 
 SECOND = 1_000_000_000
@@ -26,8 +26,8 @@ SIZES = (CARD.native,)
 
 def forecast(order: Order = "arrival", *, known: bool = True) -> Forecast:
     made = Forecast(CARD, order)
-    for kind, seconds in zip(KINDS, (1, 5, 3), strict=True) if known else ():
-        made.estimate.learn(kind, seconds * SECOND)
+    for task, seconds in zip(requests()[0].tasks, (1, 5, 3), strict=True) if known else ():
+        made.estimate.learn(task, seconds * SECOND)
     return made
 
 
@@ -59,7 +59,7 @@ class Jobs:
         guidance_scale: float = 7.5,
     ) -> list[Job]:
         """A prompt submitted `age` seconds ago, with a deadline in so many seconds; its jobs."""
-        prompt = Prompt(b"client", f"{len(self.all)}", False, 0, NOW)
+        prompt = Prompt(b"client", wire.Submit(id=f"{len(self.all)}", prompt="a cat"), {}, NOW)
         submitted = NOW - int(age * SECOND)
         scheduling_key = SchedulingKey(submitted / 1e9, priority, None if deadline is None else NOW / 1e9 + deadline)
         made = []
@@ -81,7 +81,7 @@ class Jobs:
 
 def pending(told: Forecast, jobs: list[Job], now_ns: int = NOW) -> Pending:
     """The jobs as the router keeps them."""
-    waiting = [job for job in jobs if job.kind == "text" and job.stage is None]
+    waiting = [job for job in jobs if job.first and job.stage is None]
     return Pending(told.line(waiting, now_ns), told.line([job for job in jobs if job not in waiting], now_ns))
 
 
@@ -92,8 +92,8 @@ def jobs() -> Jobs:
 
 def into_unet(job: Job, step: int = 0, evaluations: int | None = None) -> Job:
     """As the router leaves it when the U-Net has said how many evaluations there are."""
-    job.kind, job.stage = "unet", "unet-0"
-    job.step, job.steps = step, evaluations or job.request.steps
+    job.place, job.stage = 1, "unet-0"
+    job.step, job.steps = step, evaluations or job.request.denoise.steps
     return job
 
 
@@ -107,7 +107,7 @@ def test_what_is_left_is_told_by_stage_and_step(jobs: Jobs) -> None:
     assert told.left(into_unet(job)) == pytest.approx(40 + 3)
     assert told.left(into_unet(job, 3)) == pytest.approx(10 + 3)
     assert told.left(into_unet(job, 5, evaluations=7)) == pytest.approx(20 + 3)  # a schedule of second order
-    job.kind, job.step = "vae", 0
+    job.place, job.step = 2, 0
     assert told.left(job) == pytest.approx(3)
 
 
@@ -154,7 +154,7 @@ def test_a_job_whose_place_is_as_of_a_while_ago_does_not_wait_for_itself(jobs: J
     told = forecast("shortest")
     job = jobs.one(1)
     then = pending(told, jobs.all)
-    told.estimate.learn("unet", 50 * SECOND)  # now it would be ranked behind where it stands
+    told.estimate.learn("denoise", 50 * SECOND)  # now it would be ranked behind where it stands
     assert told.eta(job, then, NOW) == pytest.approx(told.left(job))
 
 
@@ -218,7 +218,7 @@ def test_the_position_is_that_of_the_prompt_s_first_image_that_waits(jobs: Jobs)
 def test_what_goes_before_counts_by_the_pace_at_which_work_gets_done(jobs: Jobs) -> None:
     told = forecast()
     for number in range(100):  # stages overlap: a second of work is done every half a second
-        told.learn("unet", 10 * SECOND, NOW + number * 5 * SECOND, 9, rows=2)
+        told.learn("denoise", 10 * SECOND, NOW + number * 5 * SECOND, 9, rows=2)
     job, mine = jobs.one(3, age=1), jobs.one(1)
     assert told.eta(mine, pending(told, jobs.all), NOW) == pytest.approx(0.5 * own(3) + own(1))
     scheduling_key = SchedulingKey(
@@ -236,9 +236,9 @@ def test_ten_thousand_that_wait_are_ranked_by_a_few_looks_at_the_curves(
     looks: list[tuple[str, int]] = []
     cost = CostCurves.cost
 
-    def counted(curves: CostCurves, kind: Kind, pixels: int) -> float:
-        looks.append((kind, pixels))
-        return cost(curves, kind, pixels)
+    def counted(curves: CostCurves, task: TaskName, pixels: int) -> float:
+        looks.append((task, pixels))
+        return cost(curves, task, pixels)
 
     monkeypatch.setattr(CostCurves, "cost", counted)
     told = forecast(order)
@@ -249,7 +249,7 @@ def test_ten_thousand_that_wait_are_ranked_by_a_few_looks_at_the_curves(
     del looks[:]
     line.refresh(NOW + 10_000 * RERANK_NS)
     assert looks == []
-    told.estimate.learn("unet", 50 * SECOND)
+    told.estimate.learn("denoise", 50 * SECOND)
     line.refresh(NOW + 2 * 10_000 * RERANK_NS)
     assert 0 < len(looks) <= 3 * 20, "what was known is not believed any more"
 
@@ -271,8 +271,8 @@ def fit(jobs: Jobs, asked: list[Request], deadline: float | None, min_steps: int
     scheduling_key = SchedulingKey(NOW / 1e9, 0, None if deadline is None else NOW / 1e9 + deadline)
     told = forecast()
     started = told.fit(asked, scheduling_key, min_steps, pending(told, jobs.all), NOW)
-    assert [(r.seed, r.prompt) for r in started] == [(r.seed, r.prompt) for r in asked]
-    return [request.steps for request in started]
+    assert [(r.denoise.seed, r.text) for r in started] == [(r.denoise.seed, r.text) for r in asked]
+    return [request.denoise.steps for request in started]
 
 
 def test_what_can_be_in_time_is_taken_as_it_is(jobs: Jobs) -> None:
@@ -349,7 +349,10 @@ def urgent(order: Order, jobs: Jobs, priority: int = 0, min_steps: int | None = 
     """The steps of a prompt of 4 that is wanted as soon as it can be, whatever waits."""
     scheduling_key = SchedulingKey(NOW / 1e9, priority, NOW / 1e9 + own(4) + 1)
     told = forecast(order)
-    return [request.steps for request in told.fit(requests(4), scheduling_key, min_steps, pending(told, jobs.all), NOW)]
+    return [
+        request.denoise.steps
+        for request in told.fit(requests(4), scheduling_key, min_steps, pending(told, jobs.all), NOW)
+    ]
 
 
 @pytest.mark.parametrize("order", ["deadline", "shortest"])

@@ -13,7 +13,7 @@ from stages.core import wire
 from stages.core.order import Rank, SchedulingKey
 from tests.unit.cards import CARD
 
-PROMPT = Prompt(b"client", "a", False, 0, 0)
+PROMPT = Prompt(b"client", wire.Submit(id="a", prompt="a cat"), {}, 0)
 [REQUEST] = resolve(wire.Submit(id="a", prompt="a"), CARD, (CARD.native,), 0)
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from orchestrator.routing.request import Request, resolve
 from stages.core.errors import BadRequest
 from stages.core.schedule_names import SCHEDULE_NAMES
+from stages.core.tasks import Denoise, EncodeText
 from stages.core.wire import Submit, decode_client_message
 from tests.unit.cards import CARD, DISTILLED
 
@@ -128,7 +129,7 @@ def test_a_schedule_has_to_be_named_where_the_model_s_own_is_not_served() -> Non
 def test_a_request_or_the_configuration_names_it(asked: str | None, configured: str | None, expected: str) -> None:
     card = msgspec.structs.replace(OWN_UNSERVED, schedule=configured)
     [request] = resolve(Submit(id="a", prompt="a cat", schedule=asked), card, SIZES, DRAW)
-    assert request.schedule == expected
+    assert request.denoise.schedule == expected
     assert f"Sampler: {expected}, " in request.metadata(card)["parameters"]
     assert json.loads(request.metadata(card)["triptych"])["schedule"] == expected
 
@@ -166,7 +167,9 @@ def test_a_configured_schedule_counts_its_own_evaluations() -> None:
 )
 def test_the_last_value_that_is_right_is_taken(fields: dict[str, Any]) -> None:
     for requests in (ask(**fields), ask_in_json(**fields)):
-        found = msgspec.structs.asdict(requests[0])
+        [first, *_] = requests
+        found = msgspec.structs.asdict(first.text) | msgspec.structs.asdict(first.denoise)
+        found["output_format"] = first.output_format
         assert len(requests) == fields.get("n", 1)
         assert {key: found[key] for key in fields if key in found} == {
             key: value for key, value in fields.items() if key in found
@@ -176,36 +179,40 @@ def test_the_last_value_that_is_right_is_taken(fields: dict[str, Any]) -> None:
 def test_what_is_not_said_is_filled_in_from_the_model() -> None:
     [request] = ask()
     assert request == Request(
-        prompt="a cat",
-        negative_prompt="",
-        steps=CARD.steps,
-        guidance_scale=CARD.guidance_scale,
-        seed=DRAW,
-        width=64,
-        height=64,
-        schedule=None,
-        guidance_rescale=0.0,
-        syntax="plain",
-        clip_skip=0,
+        text=EncodeText("a cat", "", guided=True, syntax="plain", clip_skip=0),
+        denoise=Denoise(
+            width=64,
+            height=64,
+            steps=CARD.steps,
+            guidance_scale=CARD.guidance_scale,
+            guidance_rescale=0.0,
+            schedule=None,
+            seed=DRAW,
+        ),
         output_format="png",
     )
     distilled = msgspec.structs.replace(DISTILLED, steps=4, guidance_scale=8.5)
     [request] = resolve(Submit(id="a", prompt="a cat"), distilled, ((512, 512),), DRAW)
-    assert (request.steps, request.guidance_scale, request.width, request.height) == (4, 8.5, 512, 512)
+    assert request.denoise == Denoise(width=512, height=512, steps=4, guidance_scale=8.5, seed=DRAW)
+    assert not request.text.guided
 
 
 def test_guidance_may_be_a_whole_number() -> None:
     [request] = ask_in_json(guidance_scale=4)
-    assert request.guidance_scale == 4.0
-    assert isinstance(request.guidance_scale, float)
+    assert request.denoise.guidance_scale == 4.0
+    assert isinstance(request.denoise.guidance_scale, float)
+
+
+def unseeded(request: Request) -> Request:
+    return msgspec.structs.replace(request, denoise=msgspec.structs.replace(request.denoise, seed=0))
 
 
 @example(2**64 - 1, 3)
 @given(st.integers(0, 2**64 - 1), st.integers(1, 10))
 def test_the_images_of_a_prompt_differ_by_their_seeds_alone(seed: int, n: int) -> None:
     requests = ask(seed=seed, n=n)
-    assert [request.seed for request in requests] == [(seed + index) % 2**64 for index in range(n)]
-    assert {msgspec.structs.replace(request, seed=0) for request in requests} == {ask(seed=0)[0]}
+    assert [request.denoise.seed for request in requests] == [(seed + index) % 2**64 for index in range(n)]
+    assert {unseeded(request) for request in requests} == {unseeded(ask(seed=0)[0])}
 
 
 # What is written into the file.
@@ -247,4 +254,5 @@ def test_the_json_of_a_picture_asks_for_it_again(prompt: str, guidance_scale: fl
     written = json.loads(request.metadata(CARD)["triptych"])
     assert written.pop("model") == "paper"
     [again] = ask_in_json(**written)
-    assert again == msgspec.structs.replace(request, schedule=schedule or "ddim")
+    named = msgspec.structs.replace(request.denoise, schedule=schedule or "ddim")
+    assert again == msgspec.structs.replace(request, denoise=named)

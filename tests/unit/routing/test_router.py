@@ -5,13 +5,14 @@ import msgspec
 import numpy as np
 import pytest
 
-from orchestrator.routing.router import MAX_DOUBTFUL_DEATHS, MAX_SPOILED
+from orchestrator.routing.dispatch import MAX_DOUBTFUL_DEATHS, MAX_SPOILED
 from stages.core import pipes, wire
 from stages.core.arena import SlotState
 from stages.core.checkpoint import Checkpoint
 from stages.core.config import Config, PipelineConfig, StageConfig
 from stages.core.errors import ShuttingDown, StaleSlot
 from stages.core.model import ModelCard
+from stages.core.tasks import Decode, Denoise, EncodeText
 from stages.core.wire import Kind
 from tests.unit.cards import CARD, DISTILLED
 from tests.unit.fleet import ARRIVAL, CLIENT, DRAW, NAMES, STAGES, TEXT, TICK, UNET, VAE, Fleet, picture, slots
@@ -79,13 +80,14 @@ def test_a_stage_gets_what_the_request_says(fleet: Fleet) -> None:
     fleet.submit("a", "a cat", negative_prompt="a dog", steps=2, guidance_scale=3.0, seed=7, schedule="lcm")
     fleet.settle()
     text, unet, vae = (fleet.processes[stage].runs[0] for stage in STAGES)
-    assert isinstance(text, pipes.RunText)
-    assert text.prompts == ("a dog", "a cat")
-    assert isinstance(unet, pipes.RunUnet)
-    assert (unet.input, unet.steps, unet.guidance_scale, unet.seed, unet.schedule) == (text.output, 2, 3.0, 7, "lcm")
-    assert (unet.width, unet.height) == CARD.native
-    assert isinstance(vae, pipes.RunVae)
-    assert (vae.input, vae.format, set(vae.metadata)) == (unet.output, "png", {"parameters", "triptych"})
+    assert isinstance(text.task, EncodeText)
+    assert text.task.prompts == ("a dog", "a cat")
+    width, height = CARD.native
+    assert unet.task == Denoise(width=width, height=height, steps=2, guidance_scale=3.0, seed=7, schedule="lcm")
+    assert isinstance(vae.task, Decode)
+    assert (vae.task.format, set(vae.task.metadata)) == ("png", {"parameters", "triptych"})
+    assert [[given.slot for given in run.inputs] for run in (text, unet, vae)] == [[], [text.output], [unet.output]]
+    assert [run.then for run in (text, unet, vae)] == [("denoise", "decode"), ("decode",), ()]
 
 
 @pytest.mark.parametrize(
@@ -104,8 +106,8 @@ def test_the_negative_prompt_is_encoded_only_where_it_counts(
     fleet = make(card=card)
     fleet.submit("a", "a cat", negative_prompt="bad", guidance_scale=guidance_scale)
     run = fleet.processes[TEXT].runs[0]
-    assert isinstance(run, pipes.RunText)
-    assert run.prompts == prompts
+    assert isinstance(run.task, EncodeText)
+    assert run.task.prompts == prompts
 
 
 def test_stages_work_on_different_prompts_at_the_same_time(fleet: Fleet) -> None:
@@ -158,7 +160,7 @@ def test_an_id_may_be_used_by_two_clients_and_again_when_it_is_done(fleet: Fleet
     fleet.submit("a", "first")
     [refused] = fleet.submit("a", "second")
     assert isinstance(refused, wire.Failed)
-    assert (refused.id, refused.code, refused.retryable) == ("a", "duplicate_id", False)
+    assert (refused.id, refused.code, refused.retryable) == ("a", "conflict", False)
     assert isinstance(fleet.submit("a", "third", client=OTHER)[0], wire.Accepted)
     fleet.settle()
     assert (fleet.pictures("a"), fleet.pictures("a", OTHER)) == ([picture("first")], [picture("third")])
@@ -593,7 +595,7 @@ def test_what_is_said_of_jobs_that_a_stage_does_not_have_is_ignored(fleet: Fleet
     said: list[Callable[[int], pipes.Report]] = [
         lambda job: pipes.Started(job, 0),
         lambda job: pipes.Stepped(job, 1, 3, 0, 1, 1),
-        lambda job: pipes.Finished(job, run.output, (3,), 0, 1),
+        lambda job: pipes.Finished(job, (3,), 0, 1),
         lambda job: pipes.Fault(job, "stage_fault", "it broke"),
         lambda job: pipes.Dropped(job),
     ]
@@ -645,7 +647,7 @@ def test_a_picture_that_was_never_sealed_does_not_end_the_hub(fleet: Fleet) -> N
     bring_to("in vae", fleet)
     fleet.take(VAE)
     run = fleet.processes[VAE].held.pop()
-    fleet.report(VAE, pipes.Finished(run.job, run.output, (3,), 0, 1))
+    fleet.report(VAE, pipes.Finished(run.job, (3,), 0, 1))
     fleet.settle()
     assert fleet.pictures("a") == [picture("a")]
     assert fleet.all_free()

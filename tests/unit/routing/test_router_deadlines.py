@@ -7,10 +7,12 @@ import pytest
 
 from orchestrator.plan import PREEMPTION_SLOTS
 from orchestrator.routing import line
-from orchestrator.routing.router import WAITING_AT_ONCE, WAITING_EVERY_NS, WAITING_PAUSE_NS, ToStage
+from orchestrator.routing.actions import ToStage
+from orchestrator.routing.delivery import WAITING_AT_ONCE, WAITING_EVERY_NS, WAITING_PAUSE_NS
 from stages.core import pipes, wire
 from stages.core.config import Config, PipelineConfig, StageConfig
 from stages.core.order import ESTIMATE_MARGIN, Order, Ranking
+from stages.core.tasks import Denoise, Task
 from tests.unit.fleet import CLIENT, STAGES, TEXT, TICK, UNET, VAE, Fleet, picture
 
 SECOND = 1_000_000_000
@@ -24,7 +26,7 @@ class Onlooker(Fleet):
         self.wanted: list[tuple[str, pipes.DrawPreview]] = []
         super().__init__(config, serving=serving)
 
-    def _receive(self, stage: str, run: pipes.Run) -> None:
+    def _receive(self, stage: str, run: pipes.Run[Task]) -> None:
         if isinstance(run, pipes.DrawPreview):
             self.processes[stage].view.peek(run.slot)  # StaleSlot if it is not the job's any more
             self.wanted.append((stage, run))
@@ -111,8 +113,8 @@ def test_fewer_steps_of_a_schedule_of_second_order_save_two_evaluations_each(fle
     fleet.submit("a", steps=4, schedule="heun", deadline_s=own(5) + 0.01, min_steps=1)
     fleet.work(TEXT)
     [run] = fleet.processes[UNET].held
-    assert isinstance(run, pipes.RunUnet)
-    assert run.steps == 3
+    assert isinstance(run.task, Denoise)
+    assert run.task.steps == 3
 
 
 def test_before_anything_ran_every_deadline_is_believed() -> None:
@@ -268,7 +270,7 @@ def test_thousands_that_wait_are_not_looked_at_one_by_one(order: Order, monkeypa
     looks = count()
     rank = Ranking.rank
     monkeypatch.setattr(Ranking, "rank", lambda *args: (next(looks), rank(*args))[1])
-    fleet.router._queue.refresh(fleet.now_ns + many * line.RERANK_NS)
+    fleet.router._books.queue.refresh(fleet.now_ns + many * line.RERANK_NS)
     once = next(looks)
     monkeypatch.setattr(line, "RERANK_NS", 10**15)  # a moment of simulated time is long
     assert once == fleet.router.waiting
@@ -326,7 +328,7 @@ def test_stages_are_told_before_clients(fleet: Onlooker) -> None:
     run = fleet.processes[TEXT].held[0]
     fleet.processes[TEXT].view.write(run.output)[:3] = 1
     fleet.processes[TEXT].view.seal(run.output, 3)
-    actions = fleet.router.report(TEXT, pipes.Finished(run.job, run.output, (3,), 0, 1), fleet.tick())
+    actions = fleet.router.report(TEXT, pipes.Finished(run.job, (3,), 0, 1), fleet.tick())
     assert {isinstance(action, ToStage) for action in actions} == {True, False}
     assert [isinstance(action, ToStage) for action in actions] == sorted(
         (isinstance(action, ToStage) for action in actions), reverse=True
@@ -524,7 +526,7 @@ def test_a_job_that_does_not_go_before_all_there_waits_outside(steps: int, short
     for number, each in enumerate((20, 10, steps)):
         shortest.submit(str(number), steps=each)
         shortest.work(TEXT)
-    assert [run.steps for run in shortest.processes[UNET].held if isinstance(run, pipes.RunUnet)] == [20, 10]
+    assert [run.task.steps for run in shortest.processes[UNET].held if isinstance(run.task, Denoise)] == [20, 10]
     shortest.settle()
     assert shortest.all_free()
 

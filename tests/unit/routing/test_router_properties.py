@@ -7,6 +7,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from stages.core import pipes, wire
 from stages.core.config import Config, PipelineConfig, StageConfig
 from stages.core.order import ORDERS, Order
+from stages.core.tasks import Denoise
 from tests.unit.fleet import DRAW, Fleet, picture
 
 CLIENTS = (b"first", b"second")
@@ -96,7 +97,7 @@ class RouterMachine(RuleBasedStateMachine):
         stage = self.choose(data, self.working())
         job = data.draw(st.sampled_from(sorted(self.fleet.processes[stage].began_ns)))
         run = next(run for run in self.fleet.processes[stage].held if run.job == job)
-        if isinstance(run, pipes.RunUnet) and self.fleet.steps_done(stage, job) < run.steps:
+        if isinstance(run.task, Denoise) and self.fleet.steps_done(stage, job) < run.task.steps:
             self.fleet.step(stage, job)
         else:
             self.fleet.put(stage, job, torn=not torn and stage == "vae-0")

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from stages.core.arena import SlotRef
 from stages.core.board import Board, BoardWriter
 from stages.core.checkpoint import Checkpoint
-from stages.core.pipes import DrawPreview, PreviewDrawn, RunVae
+from stages.core.pipes import DrawPreview, Input, PreviewDrawn, Run
+from stages.core.tasks import Decode
 from stages.vae import decoder
 from stages.vae.decoder import VaeStage
 from stages.vae.preview import Previewer
@@ -92,7 +93,7 @@ def decoded(fleet: Fleet, stage: VaeStage) -> bool:
     nbytes = Checkpoint(view.write(slot), 7, SHAPE).finish(np.full(SHAPE, 0.5, np.float32))
     view.seal(slot, nbytes)
     output = fleet.arena.reserve("image", 2, 7)
-    [size] = stage.work(RunVae(7, output, slot, SHAPE, "png", {}))
+    [size] = stage.work(Run(7, Decode(), output, (Input(slot, SHAPE),)))
     return fleet.arena.read(output).tobytes().startswith(b"\x89PNG") and size > 0
 
 

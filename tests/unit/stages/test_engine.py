@@ -21,6 +21,7 @@ from stages.core.config import Config, ModelConfig, PipelineConfig, StageConfig
 from stages.core.errors import BadOutput, ModelError
 from stages.core.model import TOKENS, ModelCard
 from stages.core.order import Order, SchedulingKey
+from stages.core.tasks import Denoise
 from stages.unet import engine, schedules
 from stages.unet.engine import UnetStage
 from stages.unet.noise import TorchGenerator
@@ -180,7 +181,7 @@ class Bench:
         self.text = View(self.arena.region.fd, layout, 0)
         self.view = View(self.arena.region.fd, layout, self.spec.number)
         self.stage = self.new_stage()
-        self.runs: dict[int, pipes.RunUnet] = {}
+        self.runs: dict[int, pipes.Run[Denoise]] = {}
         """Jobs that are in the stage."""
         self.reports: list[pipes.Report] = []
         self.latents: dict[int, Floats] = {}
@@ -207,22 +208,25 @@ class Bench:
         embeds[:, 0, 0] = MARK + job
         self.text.seal(given, embeds.nbytes)
         self.send(
-            pipes.RunUnet(
+            pipes.Run(
                 job,
+                Denoise(
+                    width=asked.size[0],
+                    height=asked.size[1],
+                    steps=asked.steps,
+                    guidance_scale=asked.guidance_scale,
+                    guidance_rescale=asked.rescale,
+                    schedule=asked.schedule,
+                    seed=asked.seed,
+                ),
                 self.arena.reserve("latents", self.spec.number, job),
-                given,
-                shape,
-                *asked.size,
-                asked.steps,
-                asked.guidance_scale,
-                asked.schedule,
-                asked.seed,
-                asked.rescale,
+                (pipes.Input(given, shape),),
+                ("decode",),
                 asked.scheduling_key,
             )
         )
 
-    def send(self, run: pipes.RunUnet) -> None:
+    def send(self, run: pipes.Run[Denoise]) -> None:
         self.runs[run.job] = run
         self.stage.admit(run)
 
@@ -239,9 +243,8 @@ class Bench:
             match report:
                 case pipes.Finished():
                     run = self.runs[report.job]
-                    assert report.output == run.output
-                    assert report.shape == CARD.latent_shape(run.width, run.height)
-                    sealed = self.arena.read(report.output).view(np.float32)
+                    assert report.shape == CARD.latent_shape(run.task.width, run.task.height)
+                    sealed = self.arena.read(run.output).view(np.float32)
                     self.latents[report.job] = sealed.reshape(report.shape).copy()
                     self.end(report.job, "put")
                 case pipes.Fault():
@@ -258,7 +261,7 @@ class Bench:
     def end(self, job: int, how: str) -> None:
         run = self.runs.pop(job)
         self.ends.setdefault(job, []).append(how)
-        for slot in (run.input, run.output):
+        for slot in (run.inputs[0].slot, run.output):
             self.payload(slot)[...] = SPOILED
             self.arena.free(slot)
 

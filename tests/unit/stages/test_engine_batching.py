@@ -17,6 +17,7 @@ from orchestrator.tuning.simulated_stage import Scene, SimulatedUnet
 from stages.core import cores, pipes
 from stages.core.costs import Cost
 from stages.core.order import Order, SchedulingKey
+from stages.core.tasks import Denoise, Task
 from stages.unet import engine
 from tests.unit.cards import CARD
 from tests.unit.points import points
@@ -35,9 +36,9 @@ def _a_unet_of_additions() -> Iterator[None]:
 
 def curves(small: float, large: float, decoded: tuple[float, float] = (0.0, 0.0)) -> tuple[Cost, ...]:
     """Seconds of a row, and of a decoding, of the two sizes."""
-    found = [Cost("text", 0, 0.0)]
+    found = [Cost("encode_text", 0, 0.0)]
     for (width, height), row, picture in zip(SIZES, (small, large), decoded, strict=True):
-        found += [Cost("unet", width * height, row), Cost("vae", width * height, picture)]
+        found += [Cost("denoise", width * height, row), Cost("decode", width * height, picture)]
     return tuple(found)
 
 
@@ -46,7 +47,7 @@ class Told(Bench):
 
     costs: tuple[Cost, ...] = ()
 
-    def send(self, run: pipes.RunUnet) -> None:
+    def send(self, run: pipes.Run[Denoise]) -> None:
         super().send(msgspec.structs.replace(run, costs=self.costs))
 
 
@@ -142,7 +143,7 @@ Steps = list[tuple[int, int, int]]
 class Simulated(SimulatedUnet):
     """The simulated U-Net, one unit of work at a time; it has no slots."""
 
-    def seal(self, run: pipes.Run) -> None:
+    def seal(self, run: pipes.Run[Task]) -> None:
         pass
 
     def work(self) -> Steps:

@@ -7,14 +7,15 @@ from stages.core import pipes
 from stages.core.arena import SlotRef
 from stages.core.board import Board, BoardWriter, Doing
 from stages.core.errors import BadOutput, BadRequest
-from stages.core.pipes import DrawPreview, Drop, Dropped, Fault, Finished, PreviewDrawn, RunText, Started, Stop
+from stages.core.pipes import DrawPreview, Drop, Dropped, Fault, Finished, PreviewDrawn, Run, Started, Stop
+from stages.core.tasks import EncodeText, Task
 from stages.loop import serve
 from stages.stage import OneByOne, Stage
 from tests.unit.fleet import Fleet
 
 
-def run(job: int, prompt: str = "a cat") -> RunText:
-    return RunText(job, SlotRef(job, 1), (prompt,))
+def run(job: int, prompt: str = "a cat") -> Run[EncodeText]:
+    return Run(job, EncodeText(prompt), SlotRef(job, 1))
 
 
 class FakeLink:
@@ -46,7 +47,7 @@ class FakeLink:
         return [(type(message).__name__, message.job) for message in self.sent]  # type: ignore[union-attr]
 
 
-class FakeText(OneByOne[RunText]):
+class FakeText(OneByOne[EncodeText]):
     """Its prompts say what is to go wrong."""
 
     precision = "none"
@@ -54,18 +55,18 @@ class FakeText(OneByOne[RunText]):
     def load(self) -> None:
         pass
 
-    def admit(self, run: pipes.Run) -> None:
-        assert isinstance(run, RunText)
-        if run.prompts == ("too long",):
+    def admit(self, run: pipes.Run[Task]) -> None:
+        assert isinstance(run.task, EncodeText)
+        if run.task.prompts == ("too long",):
             raise BadRequest("`prompt` has 999 tokens")
-        if run.prompts == ("odd",):
+        if run.task.prompts == ("odd",):
             raise KeyError("odd")
-        if run.prompts == ("endless",):
+        if run.task.prompts == ("endless",):
             raise ValueError("x" * (1 << 20))
         super().admit(run)
 
-    def work(self, run: RunText) -> tuple[int, ...]:
-        match run.prompts:
+    def work(self, run: Run[EncodeText]) -> tuple[int, ...]:
+        match run.task.prompts:
             case ("NaN",):
                 raise BadOutput("the output holds NaN")
             case ("odd shape",):
@@ -87,46 +88,46 @@ class FakeUnet(Stage):
     precision = "none"
 
     def load(self) -> None:
-        self.runs: list[RunText] = []
+        self.runs: list[Run[EncodeText]] = []
         self.steps: dict[int, int] = {}
 
     @property
     def idle(self) -> bool:
         return not self.runs
 
-    def admit(self, run: pipes.Run) -> None:
-        assert isinstance(run, RunText)
-        if run.prompts != ("ignored",):
+    def admit(self, run: pipes.Run[Task]) -> None:
+        assert isinstance(run.task, EncodeText)
+        if run.task.prompts != ("ignored",):
             self.runs.append(run)
-        if run.prompts == ("half taken in",):
+        if run.task.prompts == ("half taken in",):
             raise KeyError("odd")
 
     def drop(self, job: int) -> None:
-        if any(run.job == job and run.prompts == ("stays",) for run in self.runs):
+        if any(run.job == job and run.task.prompts == ("stays",) for run in self.runs):
             raise RuntimeError("it stays")
         self.runs = [run for run in self.runs if run.job != job]
 
     def step(self) -> Iterator[pipes.Report]:
         group = self.runs[:2]
-        if any(run.prompts == ("unnamed",) for run in group):
+        if any(run.task.prompts == ("unnamed",) for run in group):
             raise RuntimeError("it broke")
         self.working = tuple(run.job for run in group)
-        if any(run.prompts == ("stays",) for run in group):
+        if any(run.task.prompts == ("stays",) for run in group):
             raise RuntimeError("it broke")
-        if any(run.prompts == ("forgotten",) for run in group):
+        if any(run.task.prompts == ("forgotten",) for run in group):
             self.runs.clear()
             return
         for run in group:
             step = self.steps[run.job] = self.steps.get(run.job, 0) + 1
-            if step == 2 and run.prompts == ("broken",):
+            if step == 2 and run.task.prompts == ("broken",):
                 raise RuntimeError("it broke")
             yield pipes.Stepped(run.job, step, 2, 0, 1, 1)
         for run in group:
             if self.steps[run.job] == 2:
-                if run.prompts == ("late",):
+                if run.task.prompts == ("late",):
                     raise RuntimeError("it broke")
                 self.drop(run.job)
-                yield Finished(run.job, run.output, (), 0, 1)
+                yield Finished(run.job, (), 0, 1)
 
 
 class FakeVae(FakeText):
@@ -191,7 +192,7 @@ def test_jobs_are_done_in_order_and_told_of_as_they_are(text: FakeText, board: B
     for took, put in zip(link.sent[::2], link.sent[1::2], strict=True):
         assert isinstance(took, Started)
         assert isinstance(put, Finished)
-        assert (put.output, put.shape) == (SlotRef(put.job, 1), (put.job,))
+        assert put.shape == (put.job,)
         assert took.began_ns == put.began_ns <= put.ended_ns
     row = board.read(0)
     assert row.doing is Doing.IDLE
@@ -230,7 +231,7 @@ def test_a_job_that_cannot_be_taken_in_costs_itself_alone(prompt: str, code: str
     [
         ("NaN", "bad_output", "the output holds NaN"),
         ("broken", "stage_fault", "RuntimeError: it broke"),
-        ("odd shape", "stage_fault", "ValidationError: Expected `int`, got `float` - at `$[0][3][0]`"),
+        ("odd shape", "stage_fault", "ValidationError: Expected `int`, got `float` - at `$[0][2][0]`"),
     ],
 )
 def test_a_job_that_breaks_costs_itself_alone(

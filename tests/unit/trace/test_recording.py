@@ -21,21 +21,25 @@ from orchestrator.trace.recording import (
     decode,
     forwards,
     jobs,
+    kind_of,
     visits,
 )
 from stages.core import pipes, wire
 from stages.core.arena import SlotRef
 from stages.core.errors import NoAnswer
 from stages.core.order import SchedulingKey
+from stages.core.route import TEXT_TO_IMAGE
+from stages.core.tasks import EncodeText
 from tests.unit.cards import CARD
 
 MS = 1_000_000
+TASKS = {leg.kind: leg.task for leg in TEXT_TO_IMAGE}
 WORKERS = (Worker("text-0", 100, "0-1"), Worker("unet-0", 101, "0-1"), Worker("vae-0", 102, "0-1"))
 SLOT = SlotRef(0, 1)
 
 
 def sent(at: int, stage: str, job: int) -> Dispatched:
-    return Dispatched(at * MS, stage, job, 3, f"id{job}", f"prompt {job}", 0, 0)
+    return Dispatched(at * MS, stage, job, TASKS[kind_of(stage)], 3, f"id{job}", f"prompt {job}", 0, 0)
 
 
 def took(stage: str, pid: int, job: int, began: int) -> Reported:
@@ -49,7 +53,7 @@ def stepped(job: int, step: int, began: int, ended: int, pid: int = 101) -> Repo
 
 
 def put(stage: str, pid: int, job: int, began: int, ended: int) -> Reported:
-    return Reported(ended * MS, stage, pid, pipes.Finished(job, SLOT, (1,), began * MS, ended * MS))
+    return Reported(ended * MS, stage, pid, pipes.Finished(job, (1,), began * MS, ended * MS))
 
 
 def life(job: int, start: int) -> list[Fact]:
@@ -138,7 +142,7 @@ reports = st.builds(
     st.one_of(
         st.builds(pipes.Started, st.integers(1, 3), st.integers(0, 90)),
         st.builds(
-            lambda job, began, lasts: pipes.Finished(job, SLOT, (1,), began, began + lasts),
+            lambda job, began, lasts: pipes.Finished(job, (1,), began, began + lasts),
             st.integers(1, 3),
             st.integers(0, 90),
             st.integers(0, 20),
@@ -178,12 +182,12 @@ def test_whatever_was_recorded_visits_of_a_job_follow_each_other(facts: list[Fac
 def job(number: int, prompt: str = "a fox") -> Job:
     submit = wire.Submit(id=f"id{number}", prompt=prompt)
     (request,) = resolve(submit, CARD, (CARD.native,), 1)
-    return Job(number, Prompt(b"client", submit.id, False, 0, 0), 0, request, request.steps, 2, 5, SchedulingKey(0.0))
+    return Job(number, Prompt(b"client", submit, {}, 0), 0, request, request.denoise.steps, 2, 5, SchedulingKey(0.0))
 
 
 def test_a_recorder_keeps_the_newest_and_tells_the_last_seconds() -> None:
     recorder = Recorder(facts=4)
-    run = pipes.RunText(1, SLOT, ("a fox",))
+    run = pipes.Run(1, EncodeText("a fox"), SLOT)
     recorder.sent("text-0", run, job(1), 1 * MS)
     recorder.heard("unet-0", 101, pipes.Stepped(1, 1, 9, 0, 1, 1), 2 * MS)
     recorder.level(3 * MS, 5, 2)
@@ -199,8 +203,8 @@ def test_a_recorder_keeps_the_newest_and_tells_the_last_seconds() -> None:
 
 def test_long_prompts_are_cut_and_jobs_that_have_gone_are_left_out() -> None:
     recorder = Recorder()
-    recorder.sent("text-0", pipes.RunText(1, SLOT, ("",)), job(1, "x" * 10_000), 1)
-    recorder.sent("text-0", pipes.RunText(2, SLOT, ("",)), None, 2)
+    recorder.sent("text-0", pipes.Run(1, EncodeText(""), SLOT), job(1, "x" * 10_000), 1)
+    recorder.sent("text-0", pipes.Run(2, EncodeText(""), SLOT), None, 2)
     (fact,) = decode(recorder.recording(1.0, 3, 99, ())).facts
     assert isinstance(fact, Dispatched)
     assert (fact.id, len(fact.prompt), fact.submitted_ns) == ("id1", 120, 5)
