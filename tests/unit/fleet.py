@@ -85,7 +85,7 @@ class Fleet:
     # What clients do, and what they hear.
 
     def submit(self, id: str, prompt: str = "a cat", client: bytes = CLIENT, **fields: object) -> list[wire.HubMessage]:
-        request = wire.Submit(id=id, prompt=prompt, **fields)  # type: ignore[arg-type]
+        request = wire.Submit(id=id, prompt=prompt, **fields)  # type: ignore[arg-type]  # fields of several types
         return self._perform(self.router.ask(client, request, self.tick(), DRAW))
 
     def ask(self, message: wire.PromptMessage, client: bytes = CLIENT) -> list[wire.HubMessage]:
