@@ -37,6 +37,7 @@ class Admission:
         if self._answered_before(client, owner, submit, now_ns):
             return
         requests, key = self._fit(requests, submit, now_ns)
+        self._kept.forget(owner, submit.id)  # one that had failed, and is tried anew
         prompt = Prompt(owner, submit, {client: None}, now_ns)
         self._books.prompts[owner, submit.id] = prompt
         for index, request in enumerate(requests):

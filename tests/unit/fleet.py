@@ -13,6 +13,7 @@ import numpy as np
 from orchestrator.hub.recorder import Recorder
 from orchestrator.plan import PREEMPTION_SLOTS, plan
 from orchestrator.routing.actions import Action, ToClient, ToTracer
+from orchestrator.routing.kept import KeptResults
 from orchestrator.routing.router import Router
 from stages.core import pipes, wire
 from stages.core.arena import Arena, Layout, SlotRef, View
@@ -62,7 +63,8 @@ class Fleet:
         self.plan = plan(config, card, machine(2))
         layout = Layout(self.plan.pools)
         self.arena = Arena(layout)
-        self.router = Router(self.plan, self.arena, config.pipeline.queue_limit)
+        kept = KeptResults(config.pipeline.keep_s, config.pipeline.keep_mb << 20)
+        self.router = Router(self.plan, self.arena, config.pipeline.queue_limit, kept=kept)
         self.processes = {
             spec.name: Process(View(os.dup(self.arena.region.fd), layout, spec.number), [], [], [], {})
             for spec in self.plan.stages
@@ -72,6 +74,8 @@ class Fleet:
         self.now_ns = 1_000 * TICK
         self.pace: dict[wire.Kind, int] = {}
         """Nanoseconds of an encoding, of a step, of a decoding, where it matters."""
+        self.submitted = 0
+        """Images that were asked for."""
         self._pids = count(100)
         self.pids: dict[str, int] = {}
         for name in self.processes if serving else ():
@@ -86,6 +90,7 @@ class Fleet:
 
     def submit(self, id: str, prompt: str = "a cat", client: bytes = CLIENT, **fields: object) -> list[wire.HubMessage]:
         request = wire.Submit(id=id, prompt=prompt, **fields)  # type: ignore[arg-type]  # fields of several types
+        self.submitted += max(0, request.n)
         return self._perform(self.router.ask(client, request, self.tick(), DRAW))
 
     def ask(self, message: wire.PromptMessage, client: bytes = CLIENT) -> list[wire.HubMessage]:

@@ -11,6 +11,7 @@ from stages.core.tasks import Denoise
 from tests.unit.fleet import DRAW, Fleet, picture
 
 CLIENTS = (b"first", b"second")
+OWNER, LATER = "owner", b"later"
 QUEUE_LIMIT = 3
 
 
@@ -26,6 +27,8 @@ class RouterMachine(RuleBasedStateMachine):
         self.prompts: dict[tuple[bytes, str], list[bytes]] = {}
         """Those accepted, with the pictures they ask for."""
         self.embeds = self.fleet.arena.free_slots("embeds")
+        self.owned: dict[str, list[bytes]] = {}
+        """Those of a named owner, the same."""
         self.gone: set[tuple[bytes, str]] = set()
         self.draining = False
 
@@ -55,6 +58,36 @@ class RouterMachine(RuleBasedStateMachine):
             assert answer.code == ("shutting_down" if self.draining else "overloaded")
             assert answer.retryable
             self.fleet.answers.pop()  # the id is free for the next one
+
+    @rule(client=clients, images=st.integers(1, 3))
+    def submit_owned(self, client: bytes, images: int) -> None:
+        id = f"owned {len(self.owned)}"
+        if isinstance(self.fleet.submit(id, id, client, n=images, owner=OWNER)[0], wire.Accepted):
+            self.owned[id] = [picture(id, DRAW + index) for index in range(images)]
+
+    @rule(client=clients)
+    def attach(self, client: bytes) -> None:
+        [attached, *told] = self.fleet.ask(wire.Attach(owner=OWNER), client)
+        assert isinstance(attached, wire.Attached)
+        assert sorted(attached.in_work + attached.ended) == sorted(self.owned)
+        ends = [message.id for message in told if isinstance(message, wire.Done | wire.Failed)]
+        assert tuple(ends) == attached.ended
+
+    @precondition(lambda self: self.owned)
+    @rule(data=st.data(), client=clients)
+    def cancel_owned(self, data: st.DataObject, client: bytes) -> None:
+        id = data.draw(st.sampled_from(sorted(self.owned)))
+        answers = self.fleet.ask(wire.Cancel(id=id, owner=OWNER), client)
+        assert all(isinstance(answer, wire.Failed) for answer in answers)
+
+    @precondition(lambda self: self.owned)
+    @rule(data=st.data(), client=clients)
+    def submit_again(self, data: st.DataObject, client: bytes) -> None:
+        """It is joined, or told again; one that failed is tried anew, unless that cannot be now."""
+        id = data.draw(st.sampled_from(sorted(self.owned)))
+        images = len(self.owned[id])
+        [first, *_] = self.fleet.submit(id, id, client, n=images, owner=OWNER)
+        assert isinstance(first, wire.Accepted) or first.retryable  # type: ignore[union-attr]
 
     @precondition(lambda self: self.prompts)
     @rule(data=st.data(), client=clients)
@@ -143,7 +176,7 @@ class RouterMachine(RuleBasedStateMachine):
     def a_slot_is_free_or_somebody_s(self) -> None:
         """No more slots are taken than living jobs can hold: two each, one while in the text stage."""
         started = sum(pool.count - self.fleet.arena.free_slots(pool.name) for pool in self.fleet.plan.pools)
-        living = sum(self.fleet.router.prompt_of(job) is not None for job in range(1, 1 + 3 * len(self.prompts)))
+        living = sum(self.fleet.router.prompt_of(job) is not None for job in range(1, 1 + self.fleet.submitted))
         assert started <= 2 * living
 
     def teardown(self) -> None:
@@ -157,6 +190,10 @@ class RouterMachine(RuleBasedStateMachine):
             assert len(ends) == (0 if (client, id) in self.gone else 1)
             if ends == ["done"]:
                 assert self.fleet.pictures(id, client) == pictures
+        self.fleet.ask(wire.Attach(owner=OWNER), LATER)
+        for id, pictures in self.owned.items():
+            [end] = self.fleet.ends(id, LATER)
+            assert self.fleet.pictures(id, LATER) == pictures if end == "done" else self.fleet.heard(id, LATER)
         assert self.fleet.all_free()
         self.fleet.close()
 
