@@ -1,6 +1,6 @@
-"""How the full-size models are made: the tiny families of tests/parity, with the sizes of the models they stand for.
+"""The making of full-size models: the tiny families of tests/parity, with the sizes of the models they stand for.
 
-Their wiring, schedulers and tokenizer are those of the families; so are the weights' liveliness and the export.
+Their wiring, schedulers and tokenizer are those of the families; so are the scaling of the weights and the export.
 """
 
 import zlib
@@ -13,7 +13,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from tests.parity.embedded import embedded_pipeline
 from tests.parity.export import export_openvino
 from tests.parity.families import FAMILIES, Pipeline
-from tests.parity.random_weights import enliven
+from tests.parity.random_weights import rescale_weights
 
 UNET = {
     "sample_size": 64,
@@ -25,10 +25,10 @@ UNET = {
     "down_block_types": (*("CrossAttnDownBlock2D",) * 3, "DownBlock2D"),
     "up_block_types": ("UpBlock2D", *("CrossAttnUpBlock2D",) * 3),
 }
-"""unet/config.json of Stable Diffusion 1.5, where it differs from the family's."""
+"""Keys of unet/config.json of Stable Diffusion 1.5 that differ from the family's."""
 
 VAE = {"sample_size": 512, "block_out_channels": (128, 256, 512, 512), "layers_per_block": 2, "norm_num_groups": 32}
-"""vae/config.json, likewise."""
+"""Keys of vae/config.json, likewise."""
 
 TEXT = {
     "vocab_size": 49408,
@@ -38,19 +38,19 @@ TEXT = {
     "num_attention_heads": 12,
     "projection_dim": 768,
 }
-"""text_encoder/config.json, likewise. The tokenizer, the embedded model's, uses the first few hundred words only."""
+"""Keys of text_encoder/config.json, likewise. The embedded model's tokenizer uses the first few hundred words only."""
 
 
 def draw_weights(name: str, folder: Path) -> None:
     """Save family `name` at full size, with random weights, for diffusers in float16."""
     torch.manual_seed(zlib.crc32(name.encode()))
     pipeline = _full_size(name)
-    enliven(pipeline)
+    rescale_weights(pipeline)
     pipeline.to(torch.float16).save_pretrained(folder)
 
 
 def export(torch_folder: Path, folder: Path) -> None:
-    """Save it as OpenVINO IR in float16, part by part, from the 16-bit weights."""
+    """Save a model as OpenVINO IR in float16, part by part, from the 16-bit weights."""
     export_openvino(torch_folder, folder, "fp16")
 
 

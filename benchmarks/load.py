@@ -34,13 +34,13 @@ NEGATIVE = "low resolution, blurry"
 STEPS = {"short": 4, "long": 50}
 LONG_SHARE = 0.2
 DECODING = 3
-"""Forwards of the U-Net that a decoding takes as long as, about."""
+"""Forwards of the U-Net that take as long as a decoding, about."""
 WORK = LONG_SHARE * STEPS["long"] + (1 - LONG_SHARE) * STEPS["short"] + DECODING
-"""Of a job, in steps, on average."""
+"""Work of a job, in steps, on average."""
 RHO = 0.8
 OVERLOAD = 1.2
 PATIENCE = 3.0
-"""Deadline of a job, in times of what it takes alone."""
+"""Deadline of a job, as a multiple of the time it takes alone."""
 
 
 @dataclass
@@ -107,7 +107,7 @@ def alone(client: Client) -> dict[str, float]:
 
 
 def work(jobs: list[Job]) -> float:
-    """Of all these jobs, in steps."""
+    """Work of all these jobs, in steps."""
     return sum(STEPS[job.kind] + DECODING for job in jobs)
 
 

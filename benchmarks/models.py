@@ -16,21 +16,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 FOLDER = Path(__file__).parent.parent / "models"
-"""Where the models are kept unless told otherwise; git does not look there."""
+"""Folder of the models unless told otherwise; git ignores it."""
 
 NAMES = ("sd15", "lcm", "demo")
 
 INSTALL = "pip install -e '.[parity]' && pip install --no-deps optimum-intel==2.2.0"
-"""What brings all that is needed here."""
+"""Command that installs all that is needed here."""
 
 
 def torch_folder(name: str, root: Path = FOLDER) -> Path:
-    """What diffusers reads."""
+    """Folder of a model as diffusers reads it."""
     return root / f"{name}-torch"
 
 
 def openvino_folder(name: str, root: Path = FOLDER) -> Path:
-    """What everything else reads."""
+    """Folder of a model as all other programs read it."""
     return root / f"{name}-ov"
 
 

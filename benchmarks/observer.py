@@ -1,4 +1,4 @@
-"""What `triptych bench` says of a run, against what somebody outside of it sees.
+"""The figures of `triptych bench` against those of an observer outside of it.
 
     python -m benchmarks.observer [--jobs N] [--in-flight N] [--set KEY=VALUE ...] [--json FILE]
 
@@ -28,7 +28,7 @@ _TIMES = ("p50", "p90", "p99")
 
 
 def descendants(pid: int) -> list[int]:
-    """All of them, from the parent ids in /proc/*/stat."""
+    """Ids of all descendants of a process, from the parent ids in /proc/*/stat."""
     parents: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -45,7 +45,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def pss_bytes(pid: int) -> int:
-    """Of one process."""
+    """PSS of one process, in bytes; 0 if it is gone."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:
@@ -54,7 +54,7 @@ def pss_bytes(pid: int) -> int:
 
 
 def watch_processes(options: list[str]) -> tuple[dict[str, float], dict[str, float]]:
-    """(what bench said, what was seen) of one run of it."""
+    """Figures of one run of bench: (by bench itself, by the observer)."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     began = time.monotonic()
     child = subprocess.Popen(
@@ -90,14 +90,14 @@ def watch_processes(options: list[str]) -> tuple[dict[str, float], dict[str, flo
 
 
 class Relay(threading.Thread):
-    """Stands between bench and the server, and notes when prompts and their answers pass."""
+    """A relay between bench and the server that notes when prompts and their answers pass."""
 
     def __init__(self, server: str, address: str) -> None:
         super().__init__(daemon=True)
         self.sent: list[float] = []
-        """When each prompt passed, in order, seconds of time.perf_counter."""
+        """Times at which each prompt passed, in order, seconds of time.perf_counter."""
         self.done: dict[int, float] = {}
-        """When each prompt's last answer passed, by its place in `sent`."""
+        """Times at which each prompt's last answer passed, by its place in `sent`."""
         self.images: list[float] = []
         self.ended = threading.Event()
         self._context = zmq.Context()
@@ -137,7 +137,7 @@ class Relay(threading.Thread):
 
 
 def watch_prompts(jobs: int, in_flight: int, overrides: list[str]) -> tuple[dict[str, float], dict[str, float]]:
-    """(what bench said, what passed the relay) of one round on a server that was there before."""
+    """Figures of one round on a server that was there before: (by bench itself, by the relay)."""
     with tempfile.TemporaryDirectory() as folder, private_pipeline(None, overrides) as pipeline:
         relay = Relay(pipeline.address, f"ipc://{folder}/relay")
         relay.start()

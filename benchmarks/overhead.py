@@ -1,4 +1,4 @@
-"""What Triptych itself costs: the time of a hop, and the CPU time spent outside of model forwards.
+"""The overhead of Triptych: the time of a hop, and the CPU time spent outside of model forwards.
 
     python -m benchmarks.overhead [-c CONFIG] [--images N] [--steps N]
 

@@ -1,4 +1,4 @@
-"""How near Triptych's pictures are to those of diffusers, optimum-intel and openvino-genai: one table.
+"""The distance of Triptych's pictures from those of diffusers, optimum-intel and openvino-genai: one table.
 
     python -m benchmarks.parity [-o docs/parity.md] [--models FOLDER]
 
@@ -83,7 +83,7 @@ def table(gallery: Gallery, family: Family) -> list[str]:
 
 
 def distance(one: Pixels, other: Pixels | None) -> str:
-    """A cell of the table."""
+    """PSNR in dB as a cell of the table; empty where there is no other picture."""
     if other is None:
         return ""
     decibels = psnr(one, other)
@@ -91,13 +91,13 @@ def distance(one: Pixels, other: Pixels | None) -> str:
 
 
 def machine() -> list[str]:
-    """What made the pictures."""
+    """The packages and the processor that made the pictures."""
     versions = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
     return textwrap.wrap(f"{versions}; {ov.Core().get_property('CPU', 'FULL_DEVICE_NAME')}.", 120)
 
 
 def bf16_means(gallery: Gallery) -> list[str]:
-    """How far bf16 takes the embedded model's pictures that every runtime makes, on average."""
+    """A line on the embedded model's pictures in bf16 that every runtime makes: mean PSNR in dB against diffusers'."""
     truth = gallery.pictures(EMBEDDED, "diffusers")
     pictures = {program: gallery.pictures(EMBEDDED, program, "bf16") for program in RUNTIMES}
     shared = set.intersection(*(set(made) for made in pictures.values()))
@@ -109,7 +109,7 @@ def bf16_means(gallery: Gallery) -> list[str]:
 
 
 def legend(workshop: Workshop) -> list[str]:
-    """What the words of the table stand for."""
+    """The legend of the table."""
     return [
         f'A picture is of "{PROMPT}", negative "{NEGATIVE}" where there is',
         f"guidance, seed {SEED}, or differs from that in what the second column names: the schedule",
@@ -132,7 +132,7 @@ def own_schedule(workshop: Workshop, family: Family) -> str:
 
 
 def genai(family: Family) -> str:
-    """Why GenAI's column is empty."""
+    """Why GenAI's column is empty, wholly or in part; no text where it is full."""
     if family.without_genai:
         return f"GenAI left out: {family.without_genai}"
     return (

@@ -6,8 +6,8 @@
     python -m benchmarks.peers --alone                  one prompt at a time
     python -m benchmarks.peers --table FILE...          one table of what earlier runs wrote with --json
 
-Contenders: OpenVINO GenAI as it comes (genai), with static shapes (genai-static), in two static processes pinned to
-half of the cores each (genai-x2), optimum-intel (static), diffusers over torch, and Triptych, once as it comes and,
+Baselines: OpenVINO GenAI as it comes (genai), with static shapes (genai-static), in two static processes pinned to
+half of the cores each (genai-x2), optimum-intel (static), diffusers over torch. Triptych runs once as it comes and,
 with --set, once more with those keys (triptych-tuned). Each has processes of its own; all have the same files,
 precision, size, steps, guidance, schedule, prompts and seeds. Peers end at the pixels, Triptych also encodes the PNG.
 
@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks import models
-from benchmarks.comparison import lineup, results
+from benchmarks.comparison import baselines, results
 from benchmarks.comparison.measure import interleave, measure_memory
 from benchmarks.comparison.pipe import WorkerLost
 from benchmarks.comparison.results import Measured, Report, Task
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print the tables, write the file."""
     parser = _parser()
     args = parser.parse_args(argv)
-    if unknown := {*args.only, *args.without} - {*lineup.NAMES}:
+    if unknown := {*args.only, *args.without} - {*baselines.NAMES}:
         parser.error(f"there is no system {', '.join(sorted(unknown))}; see --help")
     if args.full and args.model:
         parser.error("--full names the models; leave --model out")
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def prepare(model: str, args: argparse.Namespace) -> tuple[Task, Work]:
-    """What is to be done with a model. Raises TriptychError where it cannot be run, or is missing."""
+    """The task and the work for a model. Raises TriptychError where it cannot be run, or is missing."""
     images, steps, guidance = USUAL.get(model, (4, None, None))
     folder, torch = Path(model), args.torch
     if model in USUAL:
@@ -102,12 +102,12 @@ def prepare(model: str, args: argparse.Namespace) -> tuple[Task, Work]:
 
 
 def measure(found: Measured, done: Work, args: argparse.Namespace, console: Console) -> Iterator[None]:
-    """All that is asked about one model; yields whenever something was found."""
+    """Measure one model as asked; yields whenever something was found."""
     task = found.task
     console.print(str(task))
-    peers = lineup.peers(task, done, args.only, args.without, console.print)
-    ours = lineup.triptychs(task, done, args.set, args.without)
-    groups = lineup.groups(ours, peers, done, console.print) if args.rounds else []
+    peers = baselines.peers(task, done, args.only, args.without, console.print)
+    ours = baselines.triptych_systems(task, done, args.set, args.without)
+    groups = baselines.groups(ours, peers, done, console.print) if args.rounds else []
     by_itself = [] if args.no_memory else [*ours, *(Workers(peer, done) for peer in peers)]
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
@@ -159,7 +159,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.peers", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    names = ", ".join(lineup.NAMES)
+    names = ", ".join(baselines.NAMES)
     parser.add_argument("--model", help=f"{', '.join(USUAL)}, or an OpenVINO folder (default: demo)")
     parser.add_argument("--full", action="store_true", help="all of those, one after the other")
     parser.add_argument("--torch", type=Path, help="the same weights for diffusers, where --model is a folder")

@@ -29,16 +29,16 @@ from orchestrator.tuning.curves import Curves
 from orchestrator.tuning.load import jobs_for
 from orchestrator.tuning.machine import Topology
 from orchestrator.tuning.predictor import Predictor
-from orchestrator.tuning.profile import Alone, Ask
+from orchestrator.tuning.profile import StageProfiler, StageSetting
 from orchestrator.tuning.score import fill, steady
 from orchestrator.tuning.simulate import UNMEASURED, Conditions, Simulated
 from orchestrator.tuning.space import Candidate, candidates
-from orchestrator.tuning.trial import Running, Trial
+from orchestrator.tuning.trial import Trial, TrialPipeline
 from stages.core import config
 from stages.core.point import Point
 
 THROUGHPUT, TAIL = 0.05, 0.10
-"""How near it is wanted to come."""
+"""Relative errors of throughput and of tail latency that are aimed at."""
 
 _STEADY_S = 2.5
 _ROWS = (2, 4, 8)
@@ -50,7 +50,7 @@ HERE = Topology.here()
 
 
 class Round(msgspec.Struct, frozen=True):
-    """What was measured within a minute or two: stages before and after, and every configuration twice between."""
+    """The measurements of a minute or two: stages before and after, and every configuration twice between."""
 
     points: tuple[Point, ...]
     fitted: tuple[Trial, ...]
@@ -74,27 +74,30 @@ def chosen() -> tuple[list[Candidate], list[Candidate]]:
     return fitted, [find("timeslice", granted, 4), find("timeslice", 1, 8), find("turns", 1, 8)]
 
 
-def asks() -> list[Ask]:
-    """The stages alone."""
+def stage_settings() -> list[StageSetting]:
+    """The settings in which the stages are measured alone."""
     granted = HERE.granted
-    unets = [Ask("unet", granted, streams, _ROWS) for streams in (1, granted)]
-    others = [Ask(kind, threads, 1, (1,)) for kind in ("vae", "text") for threads in (1, granted)]
-    return [*unets, Ask("unet", 1, 1, _ROWS), *others]
+    unets = [StageSetting("unet", granted, streams, _ROWS) for streams in (1, granted)]
+    others = [StageSetting(kind, threads, 1, (1,)) for kind in ("vae", "text") for threads in (1, granted)]
+    return [*unets, StageSetting("unet", 1, 1, _ROWS), *others]
 
 
 def predictor(points: Sequence[Point], steps: int, conditions: Conditions = UNMEASURED) -> Predictor:
-    """The simulator, told what stages take alone."""
+    """The simulator, from the measurements of stages alone."""
     return Predictor(CONFIG, CARD, HERE, Curves(points), conditions, steps)
 
 
 def measure(
-    stages: Sequence[tuple[Ask, Alone]], pipelines: dict[Candidate, Running], jobs: dict[Candidate, int], steps: int
+    stages: Sequence[tuple[StageSetting, StageProfiler]],
+    pipelines: dict[Candidate, TrialPipeline],
+    jobs: dict[Candidate, int],
+    steps: int,
 ) -> Round:
-    """One round."""
-    works = [(alone, rows) for ask, alone in stages for rows in ask.rows]
-    before = [alone.measure(rows) for alone, rows in works]
+    """Play one round."""
+    works = [(profiler, rows) for setting, profiler in stages for rows in setting.rows]
+    before = [profiler.measure(rows) for profiler, rows in works]
     trials = [pipelines[each].play(jobs[each], steps) for each in (*pipelines, *reversed(pipelines))]
-    after = [alone.measure(rows) for alone, rows in reversed(works)]
+    after = [profiler.measure(rows) for profiler, rows in reversed(works)]
     fitted, compared = chosen()
     return Round(
         tuple(point for point in (*before, *after) if point),
@@ -104,17 +107,20 @@ def measure(
 
 
 def rounds(minutes: float, steps: int) -> Iterable[Round]:
-    """Load everything, then as many rounds as there is time for, one at least."""
+    """Load everything, then play as many rounds as there is time for, one at least."""
     with ExitStack() as stack:
-        stages = [(ask, stack.enter_context(profile.alone(ask, CONFIG, CARD, HERE))) for ask in asks()]
-        points = [point for ask, alone in stages for rows in ask.rows if (point := alone.measure(rows))]
+        stages = [
+            (setting, stack.enter_context(profile.stage_profiler(setting, CONFIG, CARD, HERE)))
+            for setting in stage_settings()
+        ]
+        points = [point for setting, profiler in stages for rows in setting.rows if (point := profiler.measure(rows))]
         predicted = predictor(points, steps)
-        pipelines: dict[Candidate, Running] = {}
+        pipelines: dict[Candidate, TrialPipeline] = {}
         jobs: dict[Candidate, int] = {}
         for candidate in (each for some in chosen() for each in some):
             out = fill(predicted.plan(candidate))
             jobs[candidate] = jobs_for(out, predicted.bound(candidate), _STEADY_S)
-            pipelines[candidate] = stack.enter_context(trial.running(None, [], candidate, out))
+            pipelines[candidate] = stack.enter_context(trial.trial_pipeline(None, [], candidate, out))
             pipelines[candidate].warm_up(steps)
             print(f"{candidate.name}: loaded", flush=True)
         began, took, number = time.monotonic(), 0.0, 0
@@ -126,7 +132,7 @@ def rounds(minutes: float, steps: int) -> Iterable[Round]:
 
 
 def averaged(points: Iterable[Point]) -> list[Point]:
-    """Of each kind of work one point."""
+    """The points with those of the same kind of work averaged into one."""
     found: dict[tuple[object, ...], list[Point]] = {}
     for point in points:
         found.setdefault((point.kind, point.threads, point.streams, point.rows), []).append(point)

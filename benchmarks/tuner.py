@@ -13,7 +13,7 @@ its number. What it chooses counts by the median of all runs of that configurati
 import argparse
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -31,18 +31,18 @@ from orchestrator.tuning.search import best_of, search, typical_rate
 from orchestrator.tuning.simulate import UNMEASURED, Conditions, Simulated
 from orchestrator.tuning.space import Candidate
 from orchestrator.tuning.trial import Trial
-from orchestrator.tuning.tuner import as_it_is
+from orchestrator.tuning.tuner import configured_candidate
 from stages.core import config
 
 _STEADY_S = 3.0
 
 _HOPELESS = 0.8
-"""Below this share of the best median, a configuration is not run again: noise does not reach so far."""
+"""Share of the best median below which a configuration is not run again: noise does not reach so far."""
 
 _REPLAYS = 200
 
 
-class Ground:
+class Replay:
     """The embedded model on this machine, as it was measured, and the simulator calibrated by one configuration."""
 
     def __init__(self, steps: int, trials: list[Trial]) -> None:
@@ -53,8 +53,8 @@ class Ground:
         self.trials = trials
         points = profile.ProfileStore(profile.facts(self.config, self.card)).points()
         self.curves = Curves(points)
-        self.usual = as_it_is(self.config, self.card, self.topology)
-        """What is served without a configuration: the only one that the simulator is calibrated by."""
+        self.usual = configured_candidate(self.config, self.card, self.topology)
+        """Candidate that is served without a configuration: the only one that the simulator is calibrated by."""
         self.conditions = calibrate([ran for ran in trials if ran.candidate == self.usual], self.simulated, UNMEASURED)
 
     def predictor(self, conditions: Conditions) -> Predictor:
@@ -62,7 +62,7 @@ class Ground:
         return Predictor(self.config, self.card, self.topology, self.curves, conditions, self.steps)
 
     def simulated(self, ran: Trial, conditions: Conditions) -> Simulated:
-        """What the simulator makes of a run."""
+        """Simulate a run under these conditions."""
         return self.predictor(conditions).play(ran.candidate, ran.jobs, ran.in_flight)
 
 
@@ -75,9 +75,9 @@ def collect(path: Path, steps: int, minutes: float) -> None:
     """Run those that were run least, until the time is up."""
     end = time.monotonic() + minutes * 60
     trials = read(path)
-    ground = Ground(steps, trials)
-    every = list(dict.fromkeys([ground.usual, *space.candidates(ground.topology, ground.card)]))
-    predictor = ground.predictor(ground.conditions)
+    replay = Replay(steps, trials)
+    every = list(dict.fromkeys([replay.usual, *space.candidates(replay.topology, replay.card)]))
+    predictor = replay.predictor(replay.conditions)
     for candidate in _least_run(every, trials):
         out = fill(predictor.plan(candidate))
         jobs = jobs_for(out, predictor.bound(candidate), _STEADY_S)
@@ -91,7 +91,7 @@ def collect(path: Path, steps: int, minutes: float) -> None:
 
 
 def _least_run(every: list[Candidate], trials: list[Trial]) -> Iterator[Candidate]:
-    """Always the one with the fewest runs; each round in another order, so that no drift favours one.
+    """The candidate with the fewest runs, again and again; each round in another order, so that no drift favours one.
 
     Once all were run, those far behind the best are left alone: which of the others is the best is what takes runs.
     """
@@ -106,21 +106,21 @@ def _least_run(every: list[Candidate], trials: list[Trial]) -> Iterator[Candidat
         yield due[0]
 
 
-def compare(ground: Ground, cap_s: float, trials: int) -> None:
+def compare(replay: Replay, cap_s: float, trials: int) -> None:
     """Print the share of the best that the tuner finds, over many replays."""
     runs: dict[Candidate, list[Score]] = {}
-    for ran in ground.trials:
+    for ran in replay.trials:
         runs.setdefault(ran.candidate, []).append(ran.score)
     best = best_of(runs, cap_s)
     if best is None:
         raise SystemExit(f"no configuration keeps p99 within {cap_s:g} s")
-    predictor = ground.predictor(ground.conditions)
+    predictor = replay.predictor(replay.conditions)
     predicted = predictor.scores(runs)
     shares, counts, over = [], [], 0
     for number in range(_REPLAYS):
         rng = random.Random(number)
-        first = {ground.usual: [rng.choice(runs[ground.usual])]}
-        found = search(predicted, lambda candidate, rng=rng: rng.choice(runs[candidate]), cap_s, trials, first)
+        first = {replay.usual: [rng.choice(runs[replay.usual])]}
+        found = search(predicted, _replay(runs, rng), cap_s, trials, first)
         counts.append(sum(map(len, found.scores.values())))
         if found.best is None:
             shares.append(0.0)
@@ -128,15 +128,20 @@ def compare(ground: Ground, cap_s: float, trials: int) -> None:
         over += best_of({found.best: runs[found.best]}, cap_s) is None
         shares.append(typical_rate(runs[found.best]) / typical_rate(runs[best]))
     shares.sort()
-    print(f"{len(runs)} configurations, {len(ground.trials)} runs, cap {cap_s:g} s, {ground.steps} steps")
+    print(f"{len(runs)} configurations, {len(replay.trials)} runs, cap {cap_s:g} s, {replay.steps} steps")
     print(f"best of all: {best.name}, {typical_rate(runs[best]):.3g} images/s (median of {len(runs[best])})")
-    print(f"as it comes: {ground.usual.name}, {typical_rate(runs[ground.usual]):.3g} images/s")
+    print(f"as it comes: {replay.usual.name}, {typical_rate(runs[replay.usual]):.3g} images/s")
     print(
         f"tuner, {_REPLAYS} replays: {median(shares):.1%} of the best (mean {sum(shares) / len(shares):.1%}, "
         f"10th percentile {shares[_REPLAYS // 10]:.1%}, worst {shares[0]:.1%}) in {median(counts):g} trials; "
         f"{sum(share >= 0.98 for share in shares) / _REPLAYS:.0%} of the replays reach 98 %, {over} chose one over the "
         "cap"
     )
+
+
+def _replay(runs: Mapping[Candidate, Sequence[Score]], rng: random.Random) -> Callable[[Candidate], Score]:
+    """A trial that answers with one of the runs that were collected."""
+    return lambda candidate: rng.choice(runs[candidate])
 
 
 def main() -> None:
@@ -153,7 +158,7 @@ def main() -> None:
     if args.collect:
         collect(args.trials, args.steps, args.collect)
     else:
-        compare(Ground(args.steps, read(args.trials)), args.cap, args.most)
+        compare(Replay(args.steps, read(args.trials)), args.cap, args.most)
 
 
 if __name__ == "__main__":

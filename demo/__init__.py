@@ -1,4 +1,4 @@
-"""How the embedded models are made and judged."""
+"""The recipe of the embedded models: how they are made and judged."""
 
 from stages import telemetry
 

@@ -59,7 +59,7 @@ def _landscape(sky: tuple[Colour, Colour], ground: tuple[Colour, Colour], horizo
 
 
 def _gradient(colours: tuple[Colour, Colour], height: int, shade: float) -> Image.Image:
-    """From the first colour at the top to the second at `height` and below."""
+    """A gradient from the first colour at the top to the second at `height` and below."""
     share = np.minimum(np.arange(SIDE) / height, 1.0)[:, np.newaxis]
     top, bottom = (np.array(colour, np.float32) * shade for colour in colours)
     column = np.clip(top + (bottom - top) * share, 0, 255).astype(np.uint8)

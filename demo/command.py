@@ -1,4 +1,4 @@
-"""How the commands of the recipe end: errors that have a way out are one line, progress goes to stderr."""
+"""The end of the recipe's commands: errors that have a way out are one line, progress goes to stderr."""
 
 import sys
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from rich.console import Console
 from stages.core.errors import TriptychError
 
 STDERR = Console(stderr=True)
-"""Where progress is drawn, so that stdout holds results only."""
+"""Console that progress is drawn on, so that stdout holds results only."""
 
 
 def run(main: Callable[[], None], program: str) -> None:

@@ -27,10 +27,10 @@ from demo.world import Scene, random_scene
 from stages.core.errors import ConfigError
 
 TRAINING = Path("models/demo-training")
-"""Where data and checkpoints lie unless told otherwise; git ignores it."""
+"""Folder of data and checkpoints unless told otherwise; git ignores it."""
 
 HELD_OUT_SEED = 1 << 32
-"""Scenes that nothing is trained on: their seeds begin here."""
+"""First seed of the scenes that nothing is trained on."""
 
 _CHUNK = 250
 
@@ -44,7 +44,7 @@ class Dataset:
     seed: int
 
     def scene(self, number: int) -> Scene:
-        """What picture `number` shows."""
+        """The scene of picture `number`."""
         return numbered_scene(self.seed, number)
 
     def pictures(self) -> npt.NDArray[np.uint8]:

@@ -4,7 +4,7 @@
 
 After "Latent Consistency Models" (Luo et al., 2023, arXiv:2310.04378). The teacher, the U-Net in `FOLDER`/torch, takes
 one DDIM step over 20 timesteps under guidance; the student, from both ends of that step, must say the same clean
-latents. At the later end it learns, at the earlier end its running mean speaks. The strength of the guidance is drawn
+latents. At the later end it learns; at the earlier end its running mean gives the target. The guidance scale is drawn
 at random and told to the student, which so needs one row where the teacher needs two. What a negative prompt does is
 learned in: the teacher is led away from low resolution and blur.
 
@@ -39,7 +39,7 @@ _GUIDANCE = (2.0, 6.0)
 
 _SIGMA_DATA = 0.5
 _TIMESTEP_SCALING = 10.0
-"""Of the boundary condition, as diffusers' LCMScheduler has them."""
+"""Constants of the boundary condition, as diffusers' LCMScheduler has them."""
 
 _EMA = 0.95
 _HUBER = 1e-3
@@ -53,7 +53,7 @@ def boundary(timesteps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def guidance_embedding(w: torch.Tensor) -> torch.Tensor:
-    """What `timestep_cond` is for guidance w = scale - 1, f32 [n, GUIDANCE_EMBED]: sines, then cosines, of 1000 w."""
+    """The `timestep_cond` for guidance w = scale - 1, f32 [n, GUIDANCE_EMBED]: sines, then cosines, of 1000 w."""
     half = networks.GUIDANCE_EMBED // 2
     rates = torch.exp(torch.arange(half) * -(np.log(10_000.0) / (half - 1))).to(w.device)
     angles = 1000.0 * w[:, None].float() * rates
@@ -83,7 +83,7 @@ class Distiller:
         self.mean = EMAModel(self._learning, decay=_EMA, foreach=True)
 
     def loss(self, step: int, generator: torch.Generator) -> torch.Tensor:
-        """How far the student is from being consistent along one step of the teacher, pseudo-Huber."""
+        """Pseudo-Huber distance of the student's two answers along one step of the teacher."""
         chosen = torch.randint(len(self._latents), (self._batch,), generator=generator)
         clean = self._latents[chosen].float().to(self._device)
         points = len(self._alphas) // SKIP
@@ -148,7 +148,7 @@ class Distiller:
         self.mean.copy_to(self._target.parameters())
 
     def parts(self) -> Mapping[str, Any]:
-        """The student and its running mean."""
+        """The parts to keep: the student and its running mean."""
         return {"student": self.student, "mean": self.mean}
 
     def save(self, folder: Path) -> None:

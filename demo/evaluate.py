@@ -28,7 +28,7 @@ from stages.core import wire
 from stages.core.model import demo_folder
 
 _SEED = 1 << 33
-"""Where the scenes of prompts begin: nothing was trained on them."""
+"""First seed of the prompts' scenes: nothing was trained on them."""
 
 _ON_THE_SHEET = 16
 
@@ -90,7 +90,7 @@ def report(model: Path, found: Figures) -> None:
 
 
 def _percent(share: float, sign: str = "") -> str:
-    """NaN, where there was nothing to count, is a dash."""
+    """A share as per cent; NaN, where there was nothing to count, as a dash."""
     return "-" if math.isnan(share) else f"{share:{sign}.1%}"
 
 

@@ -51,7 +51,7 @@ def export(torch_folder: Path, folder: Path) -> None:
 
 
 def export_text_encoder(text: CLIPTextModel, folder: Path) -> None:
-    """Token ids to embeds, and the pooled one."""
+    """Write the text encoder: token ids to embeds, and the pooled one."""
     text.set_attn_implementation("sdpa")
 
     def forward(input_ids: torch.Tensor) -> Outputs:
@@ -70,12 +70,12 @@ def export_text_encoder(text: CLIPTextModel, folder: Path) -> None:
         folder,
     )
     text.config.save_pretrained(folder)
-    # Where the weights lay while they were trained is nobody's business.
+    # A path of the machine that trained the weights, of no use elsewhere.
     _edit(folder / "config.json", drop=("_name_or_path",))
 
 
 def export_unet(unet: UNet2DConditionModel, folder: Path) -> None:
-    """Latents, timesteps and embeds to the predicted velocity (or noise); `timestep_cond` where it is distilled."""
+    """Write the U-Net: latents, timesteps, embeds (and `timestep_cond` if distilled) to velocity or noise."""
     unet.set_attn_processor(AttnProcessor2_0())
     config = unet.config
     side, width = config.sample_size, config.cross_attention_dim
@@ -112,7 +112,7 @@ def export_unet(unet: UNet2DConditionModel, folder: Path) -> None:
 
 
 def export_vae(vae: AutoencoderKL, folder: Path) -> None:
-    """Decoder and encoder, unscaled."""
+    """Write the VAE's decoder and encoder, unscaled."""
     vae.set_attn_processor(AttnProcessor2_0())
     channels, side = vae.config.latent_channels, vae.config.sample_size
 
@@ -166,7 +166,7 @@ def _convert(
 @contextmanager
 def _calling(module: torch.nn.Module, forward: Callable[..., Outputs]) -> Iterator[None]:
     """Let calls of the module run `forward`: so all layers keep the names they have in the module."""
-    module.forward = forward  # type: ignore[method-assign]
+    module.forward = forward
     try:
         with torch.no_grad():
             yield

@@ -24,7 +24,7 @@ _WARM_UP = 100
 """Steps in which the learning rate rises; fewer, a twentieth of all, in a short training."""
 
 _DECAY = 0.4
-"""Last share of the steps, in which it falls to nothing."""
+"""Share of the steps, the last ones, in which the learning rate falls to nothing."""
 
 _SAVE_EVERY_S = 300.0
 
@@ -39,21 +39,21 @@ class Learner(Protocol):
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
-        """Of all weights that learn."""
+        """The optimizer of all weights that learn."""
 
     def loss(self, step: int, generator: torch.Generator) -> torch.Tensor:
         """The loss of one batch, chosen by the generator."""
 
     def stepped(self, step: int) -> None:
-        """Called when the weights have changed."""
+        """Note that the weights have changed."""
 
     def parts(self) -> Mapping[str, Any]:
-        """All that has `state_dict` and `load_state_dict` and is to be kept, by name."""
+        """The parts of a checkpoint, with `state_dict` and `load_state_dict`, by name."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How long to train, and where to keep what was learned."""
+    """The length of a training, and the file of its checkpoint."""
 
     steps: int
     checkpoint: Path
@@ -93,7 +93,7 @@ def fit(learner: Learner, plan: Plan) -> list[float]:
                 group["lr"] = learner.rate * rate_share(step, plan.steps)
             learner.optimizer.zero_grad(set_to_none=True)
             loss = learner.loss(step, generator)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             for group in learner.optimizer.param_groups:
                 torch.nn.utils.clip_grad_norm_(group["params"], 1.0)
             learner.optimizer.step()

@@ -28,7 +28,7 @@ from demo.world import PLACES, RELATIONS, STYLES, SUBJECTS, Scene
 from stages.core.errors import ConfigError
 
 JUDGE = Path(__file__).parent / "judge.safetensors"
-"""The judge who comes with the recipe, so that figures can be compared."""
+"""File of the judge that comes with the recipe, so that figures can be compared."""
 
 HEADS = {
     "first": SUBJECTS,
@@ -37,14 +37,14 @@ HEADS = {
     "place": PLACES,
     "style": STYLES,
 }
-"""What is told apart, by the name of Scene's field."""
+"""Classes that are told apart, by the name of Scene's field: one head each."""
 
 _BATCH = 64
 _CHUNK = 100
 
 
 class Judge(nn.Module):
-    """Convolutions down to 4 x 4, then one linear layer for all heads."""
+    """The classifier: convolutions down to 4 x 4, then one linear layer for all heads."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,7 +60,8 @@ class Judge(nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Logits of each head, from pixels [n, 3, 128, 128] of -1 to 1."""
-        return self.heads(self.body(pixels)).split([len(classes) for classes in HEADS.values()], dim=1)
+        logits: tuple[torch.Tensor, ...] = self.heads(self.body(pixels)).split(list(map(len, HEADS.values())), dim=1)
+        return logits
 
 
 def _convolution(before: int, after: int, stride: int) -> list[nn.Module]:
@@ -75,13 +76,13 @@ class _Learner:
         self._device = best_device()
         self._pictures = dataset.pictures()
         self._labels = torch.tensor([labels(dataset.scene(number)) for number in range(dataset.count)])
-        self.judge = new_judge().to(self._device, memory_format=torch.channels_last).train()
+        self.judge: Judge = new_judge().to(self._device, memory_format=torch.channels_last).train()
         self.optimizer = torch.optim.AdamW(self.judge.parameters(), lr=self.rate, weight_decay=0.05)
 
     def loss(self, step: int, generator: torch.Generator) -> torch.Tensor:
         """The sum of the heads' cross-entropies."""
         chosen = torch.randint(len(self._labels), (_BATCH,), generator=generator)
-        pixels = weathered(to_pixels(self._pictures[np.sort(chosen.numpy())], self._device), generator)
+        pixels = augmented(to_pixels(self._pictures[np.sort(chosen.numpy())], self._device), generator)
         wanted = self._labels[chosen.sort().values].to(self._device)
         with torch.autocast(self._device.type, torch.bfloat16):
             outputs = self.judge(pixels.to(memory_format=torch.channels_last))
@@ -89,10 +90,10 @@ class _Learner:
         return torch.stack(losses).sum()
 
     def stepped(self, step: int) -> None:
-        """Nothing follows."""
+        """Do nothing: there is no running mean."""
 
     def parts(self) -> Mapping[str, Any]:
-        """The one network."""
+        """The part to keep: the judge."""
         return {"judge": self.judge}
 
 
@@ -108,7 +109,7 @@ def labels(scene: Scene) -> list[int]:
     return [classes.index(getattr(scene, name)) for name, classes in HEADS.items()]
 
 
-def weathered(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def augmented(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """A batch made softer, differently lit and noisy, at random."""
     count, _, side, _ = pixels.shape
     if torch.rand((), generator=generator) < 0.6:
@@ -124,7 +125,7 @@ def weathered(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 @torch.no_grad()
 def verdicts(judge: Judge, pictures: npt.NDArray[np.uint8]) -> list[Verdict]:
-    """What the judge sees in pictures [n, 128, 128, 3]."""
+    """The judge's verdicts on pictures [n, 128, 128, 3]."""
     judge.eval()
     device = next(judge.parameters()).device
     found = []
@@ -148,7 +149,8 @@ def load_judge(path: Path) -> Judge:
         raise ConfigError(f"{path}: no judge there; `python -m demo.dataset` and `python -m demo.judge` train one")
     judge = new_judge()
     judge.load_state_dict(load_file(path))
-    return judge.eval()
+    judge.eval()
+    return judge
 
 
 def train_judge(folder: Path, data: Path, steps: int, seed: int = 0) -> Judge:

@@ -1,7 +1,8 @@
-"""Pictures as the networks take them, and what the VAE's encoder makes of all of a dataset."""
+"""Pictures as the networks take them, and the latents of a whole dataset by the VAE's encoder."""
 
 import os
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,7 @@ from stages.core.errors import ConfigError
 
 _BATCH = 100
 
-Device = torch.device
+Device: TypeAlias = torch.device
 
 
 def best_device() -> Device:
@@ -24,13 +25,13 @@ def best_device() -> Device:
 
 
 def to_pixels(pictures: npt.NDArray[np.uint8], device: Device) -> torch.Tensor:
-    """[n, h, w, 3] of 0 to 255 as f32 [n, 3, h, w] of -1 to 1."""
+    """Pictures [n, h, w, 3] of 0 to 255 as pixels f32 [n, 3, h, w] of -1 to 1."""
     pixels = torch.from_numpy(np.array(pictures)).to(device).permute(0, 3, 1, 2)
     return pixels.float() / 127.5 - 1
 
 
 def to_pictures(pixels: torch.Tensor) -> npt.NDArray[np.uint8]:
-    """The inverse of `to_pixels`, clamped."""
+    """Pixels as pictures, the inverse of `to_pixels`, clamped."""
     bytes_ = (pixels.float().clamp(-1, 1) * 127.5 + 127.5).round().to(torch.uint8)
     found: npt.NDArray[np.uint8] = bytes_.permute(0, 2, 3, 1).cpu().numpy()
     return found

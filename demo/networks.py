@@ -19,7 +19,7 @@ GUIDANCE_EMBED = 256
 
 @dataclass(frozen=True)
 class Size:
-    """How large the networks are."""
+    """The widths of the networks."""
 
     vae_channels: tuple[int, ...]
     unet_channels: tuple[int, ...]
@@ -30,10 +30,10 @@ class Size:
 
 
 FULL = Size((24, 48, 96, 96), (64, 128, 192), head=32, text_width=160, text_layers=3)
-"""What is shipped: 14 million parameters."""
+"""Size of the embedded model: 14 million parameters."""
 
 TINY = Size((8, 8, 16, 16), (16, 32, 32), head=16, text_width=32, text_layers=1)
-"""For tests: it learns next to nothing, quickly."""
+"""Size for tests: it learns next to nothing, quickly."""
 
 SIZES = {"full": FULL, "tiny": TINY}
 
@@ -87,13 +87,13 @@ def new_text_encoder(size: Size, tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 
 def load_tokenizer() -> CLIPTokenizer:
-    """The embedded model's: CLIP's byte-level BPE, with the merges only that the captions use."""
+    """The embedded model's tokenizer: CLIP's byte-level BPE, with the merges only that the captions use."""
     tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(demo_folder() / "tokenizer", local_files_only=True)
     return tokenizer
 
 
 def noise_schedule() -> DDIMScheduler:
-    """The embedded model's: SD's scaled-linear betas, v-prediction."""
+    """The embedded model's schedule: SD's scaled-linear betas, v-prediction."""
     schedule: DDIMScheduler = DDIMScheduler.from_pretrained(demo_folder(), subfolder="scheduler")
     return schedule
 

@@ -35,7 +35,7 @@ def render(scene: Scene, seed: int) -> Image.Image:
             size = random.uniform(0.4, 0.48)
             _place(picture, scene.first, size, (0.27, 0.58), random)
             _place(picture, scene.second, size, (0.73, 0.58), random)
-    return style.spoil(style.apply(picture, scene.style, random), scene.flaws, random)
+    return style.degrade(style.apply(picture, scene.style, random), scene.flaws, random)
 
 
 def _place(

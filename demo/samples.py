@@ -31,7 +31,7 @@ PROMPTS = (
     "pixel art of a house in the snow",
     "a photo of a balloon at sunset",
 )
-"""Sixteen that show every style, place and relation."""
+"""Sixteen prompts that show every style, place and relation."""
 
 _STEPS = 20
 _GUIDANCE = 4.0

@@ -1,4 +1,4 @@
-"""What a judge saw, compared with what was asked for."""
+"""The score of pictures: the judge's verdicts, compared with what was asked for."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from demo.world import Relation, Scene
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a judge sees in a picture."""
+    """The judge's verdict on a picture."""
 
     first: str
     second: str | None
@@ -30,16 +30,16 @@ class Figures:
 
     prompts: int
     subject: float
-    """The one subject asked for alone is there, and nobody else."""
+    """Share with the subject and nobody else, of the prompts of one subject."""
     riding: float
-    """Rider and mount are both right, and it is a ride."""
+    """Share with rider and mount both right and riding, of the prompts of a ride."""
     beside: float
-    """Both are right, whatever their sides."""
+    """Share with both subjects right, whatever their sides, of the prompts of two side by side."""
     place: float
     style: float
-    """Of the prompts that name a style."""
+    """Share drawn in the style asked for, of the prompts that name one."""
     sharper: float
-    """Of pairs with and without negative prompt, how many are sharper with it."""
+    """Share of pairs in which the picture with the negative prompt is sharper than the one without."""
     sharpness_gain: float
     """Mean sharpness with the negative prompt, over that without, less one."""
 
@@ -47,7 +47,7 @@ class Figures:
 def figures(
     scenes: Sequence[Scene], seen: Sequence[Verdict], sharp: npt.NDArray[np.float64], plain: npt.NDArray[np.float64]
 ) -> Figures:
-    """Count. `sharp` and `plain` are the sharpnesses of pairs, with and without the negative prompt."""
+    """The figures of prompts; `sharp` and `plain`: sharpness of pairs, with and without the negative prompt."""
     pairs = list(zip(scenes, seen, strict=True))
 
     def subjects_of(relation: Relation) -> float:
@@ -75,7 +75,7 @@ def _share(right: Iterable[bool]) -> float:
 
 
 def accuracy(scenes: Sequence[Scene], seen: Sequence[Verdict]) -> dict[str, float]:
-    """How often a judge is right about renders, by what it tells apart."""
+    """Share of renders that a judge is right about, by head."""
     pairs = list(zip(scenes, seen, strict=True))
     right = {"subjects": _share(verdict.subjects_right(scene) for scene, verdict in pairs)}
     for name in ("relation", "place", "style"):

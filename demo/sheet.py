@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 _GAP = 6
 _LINES = 3
 _LINE = 12
-"""Pixels; of Pillow's own small font."""
+"""Pixels of a line of Pillow's own small font."""
 
 
 def sheet(pictures: Sequence[Image.Image], captions: Sequence[str], columns: int = 8) -> Image.Image:

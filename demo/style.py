@@ -1,4 +1,4 @@
-"""What a style, or a flaw, does to a finished picture."""
+"""Styles and flaws, applied to a finished picture."""
 
 from random import Random
 
@@ -9,7 +9,7 @@ from demo.world import BLURRY, LOW_RESOLUTION
 from stages.core.errors import ConfigError
 
 _CELL = 4
-"""Pixels of a picture that become one in pixel art."""
+"""Pixels of a picture, each way, that become one in pixel art."""
 
 _PAPER = (250, 246, 234)
 
@@ -32,7 +32,7 @@ def apply(picture: Image.Image, style: str, random: Random) -> Image.Image:
             raise ConfigError(f"nobody knows how to draw {style!r}")
 
 
-def spoil(picture: Image.Image, flaws: tuple[str, ...], random: Random) -> Image.Image:
+def degrade(picture: Image.Image, flaws: tuple[str, ...], random: Random) -> Image.Image:
     """The picture with these flaws."""
     if LOW_RESOLUTION in flaws:
         small = _resized(picture, random.choice((20, 24, 32)), Image.Resampling.BOX)

@@ -86,7 +86,7 @@ class Denoiser:
         self.mean.step(self._parameters)
 
     def parts(self) -> Mapping[str, Any]:
-        """Both networks and their running mean."""
+        """The parts to keep: both networks and their running means."""
         return {"text": self.text, "unet": self.unet, "mean": self.mean}
 
     def save(self, folder: Path) -> None:

@@ -85,10 +85,10 @@ class Compressor:
         return loss
 
     def stepped(self, step: int) -> None:
-        """Nothing follows."""
+        """Do nothing: there is no running mean."""
 
     def parts(self) -> Mapping[str, Any]:
-        """The one network."""
+        """The part to keep: the VAE."""
         return {"vae": self.vae}
 
     @torch.no_grad()

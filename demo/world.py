@@ -38,7 +38,7 @@ NEGATIVE_PROMPT = f"{LOW_RESOLUTION}, {BLURRY}"
 
 
 class Relation(StrEnum):
-    """How many subjects there are, and how they stand to each other."""
+    """The number of subjects, and how they stand to each other."""
 
     ALONE = "alone"
     RIDING = "riding"
@@ -50,7 +50,7 @@ RELATIONS = tuple(Relation)
 
 @dataclass(frozen=True)
 class Scene:
-    """What one picture shows. `second` is the mount, or what stands to the right of `first`; None when alone."""
+    """The content of one picture. `second` is the mount, or the subject to the right of `first`; None when alone."""
 
     first: str
     second: str | None
@@ -62,7 +62,7 @@ class Scene:
     """BLURRY, LOW_RESOLUTION, both or neither."""
 
     def caption(self) -> str:
-        """The prompt for it."""
+        """The caption of the scene, which is the prompt for it."""
         match self.relation:
             case Relation.ALONE:
                 who = _with_article(self.first)
@@ -79,7 +79,7 @@ def _with_article(noun: str) -> str:
 
 
 def random_scene(random: Random, flawless: bool = False) -> Scene:
-    """One of all scenes: half of them with one subject, a third with a rider, the others with two side by side."""
+    """A random scene: half of all have one subject, a third a rider, the others two side by side."""
     relation = random.choices(RELATIONS, (0.5, 0.33, 0.17))[0]
     first, second = _cast(random, relation)
     flaws: tuple[str, ...] = ()

@@ -1,1 +1,1 @@
-"""What launches, supervises, routes and serves. Imports of the stages only their core."""
+"""The orchestrator: launches, supervises, routes and serves. Imports of the stages only their core."""

@@ -28,13 +28,13 @@ COMMANDS = {
 
 
 class Command(Protocol):
-    """What a module of a subcommand has."""
+    """The functions that the module of a subcommand has."""
 
     def arguments(self, parser: Parser) -> None:
-        """Declare its options."""
+        """Declare the subcommand's options."""
 
     def run(self, args: argparse.Namespace) -> int:
-        """Do it, and return the exit status."""
+        """Run the subcommand, and return the exit status."""
 
 
 class _Version(argparse.Action):

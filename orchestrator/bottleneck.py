@@ -1,4 +1,4 @@
-"""What limits a pipeline, and the one change that would help most. Pure.
+"""The bottleneck of a pipeline, and the one change that would help most. Pure.
 
 A thing limits when it is busy all the time. Stages with cores of their own limit one by one; stages that share cores
 compete for those, so there the cores limit, however busy each stage looks: what waits for a core is busy, too. Where
@@ -16,56 +16,56 @@ from stages.core import cores
 from stages.core.wire import Bottleneck, Kind, StageStatus, Status
 
 SATURATED = 0.85
-"""Busy for this share of the time is as good as always: the rest is hops, and the ends of what was measured."""
+"""Busy share from which a stage counts as always busy: the rest is hops, and the ends of what was measured."""
 
 IDLE = 0.02
-"""Busy for less than this is not at work."""
+"""Busy share below which a stage counts as not at work."""
 
 MAX_ROWS = 64
-"""The most that stages.core.config takes."""
+"""Rows of a forward, at most, that stages.core.config takes."""
 
 _CONTENTION = 0.15
-"""More than this of the cores in use by others explains why work is slow."""
+"""Share of the cores in use by other programs that explains why work is slow."""
 
 _WORTHWHILE_GAIN = 1.05
-"""A change that brings less is not advised."""
+"""Gain in throughput, as a factor, below which a change is not advised."""
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
-    """What one stage process did in some time."""
+    """The load of one stage process over some time."""
 
     name: str
     kind: Kind
     busy_share: float
-    """Share of the time it had a job in work."""
+    """Share of the time in which it had a job in work, 0 to 1."""
     cores_used: float
-    """CPU seconds a second."""
+    """Cores that its process used, CPU seconds a second."""
     cores: frozenset[int]
     cores_idle: float
-    """How many of them nobody used, other programs included."""
+    """Its cores that nobody used, other programs included, CPU seconds a second."""
     threads: int
     streams: int
     max_rows: int
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the stages run."""
+    """The cores that the stages run on, and how they are shared."""
 
     share: str
-    """How stages of the same cores share them."""
+    """`pipeline.share` of stages of the same cores."""
     cores: frozenset[int]
-    """Those that the pipeline may use."""
+    """Cores that the pipeline may use."""
     quota: float = math.inf
-    """CPU seconds a second that the cgroup grants."""
+    """CPU seconds a second that the cgroup grants; infinity where there is no limit."""
 
     @classmethod
     def of(cls, status: Status) -> "Host":
-        """What a status says of it."""
+        """The host that a status tells of."""
         quota = math.inf if status.cpu_quota is None else status.cpu_quota
         return cls(share=status.share, cores=cores.parse(status.cores), quota=quota)
 
     def room(self, own: frozenset[int]) -> float:
-        """Cores' worth of time that `own` cores have."""
+        """CPU seconds a second that can be had of the cores `own`."""
         return max(1.0, min(len(own), self.quota))
 
 
@@ -104,22 +104,22 @@ def _load(stage: StageStatus, busy_share: float, cores_used: float, cores_idle: 
 
 
 def find(loads: Sequence[Load], host: Host) -> Bottleneck:
-    """What limits, by what the stages of a pipeline on `host` did in some time."""
+    """The bottleneck of a pipeline on `host`, from the loads of its stages over some time."""
     if not loads or max(load.busy_share for load in loads) < IDLE:
         return Bottleneck(limits=None, why="nothing was done", change="")
     groups: dict[frozenset[int], list[Load]] = {}
     for load in loads:
         groups.setdefault(load.cores, []).append(load)
-    fullest = max(groups.values(), key=lambda group: _fullness(group, host))
-    if _fullness(fullest, host) < SATURATED:
+    fullest = max(groups.values(), key=lambda group: _utilization(group, host))
+    if _utilization(fullest, host) < SATURATED:
         return _prompts(loads)
     if len(fullest) > 1:
         return _shared(fullest, loads, host)
     return _alone(fullest[0], loads, host)
 
 
-def _fullness(group: Sequence[Load], host: Host) -> float:
-    """How much of the time the cores of a group cannot take more work."""
+def _utilization(group: Sequence[Load], host: Host) -> float:
+    """Share of the time in which the cores of a group cannot take more work."""
     if len(group) == 1:
         return group[0].busy_share
     if host.share == "turns":  # one at a time: the lease is always with somebody
@@ -136,8 +136,8 @@ def _others(group: Sequence[Load], host: Host) -> float:
     return max(0.0, 1 - used / len(own))
 
 
-def _crowded(group: Sequence[Load], why: str, others: float) -> Bottleneck:
-    """Somebody else has the cores."""
+def _contended(group: Sequence[Load], why: str, others: float) -> Bottleneck:
+    """The bottleneck where other programs have the cores."""
     return Bottleneck(
         limits="other programs",
         why=f"other programs use {_percent(others)} of cores {cores.render(group[0].cores)}; {why}",
@@ -159,7 +159,7 @@ def _prompts(loads: Sequence[Load]) -> Bottleneck:
 
 
 def _shared(group: Sequence[Load], loads: Sequence[Load], host: Host) -> Bottleneck:
-    """The cores of several stages have no time left, or a stage that shares them is always at work."""
+    """The bottleneck where shared cores have no time left, or a stage that shares them is always at work."""
     own = group[0].cores
     names = cores.render(own)
     used = _cores_used(group, host)
@@ -169,7 +169,7 @@ def _shared(group: Sequence[Load], loads: Sequence[Load], host: Host) -> Bottlen
     part = first.cores_used / total if total else 0.0
     if used < SATURATED and host.share != "turns":
         if (others := _others(group, host)) > _CONTENTION:
-            return _crowded(group, f"the stages {_percent(used)}: {_shares(loads)}", others)
+            return _contended(group, f"the stages {_percent(used)}: {_shares(loads)}", others)
         why = f"{most.name} is busy {_percent(most.busy_share)} of the time; {_shares(loads, but=most)}"
         why += f"; {_percent(used)} of cores {names} are in use"
         return Bottleneck(limits=most.name, why=why, change=_fill(most, used, host))
@@ -184,11 +184,11 @@ def _shared(group: Sequence[Load], loads: Sequence[Load], host: Host) -> Bottlen
 
 
 def _alone(first: Load, loads: Sequence[Load], host: Host) -> Bottleneck:
-    """A stage with cores of its own is always at work."""
+    """The bottleneck where a stage with cores of its own is always at work."""
     used = _cores_used([first], host)
     why = f"{first.name} is busy {_percent(first.busy_share)} of the time; {_shares(loads, but=first)}"
     if used < SATURATED and (others := _others([first], host)) > _CONTENTION:
-        return _crowded([first], why, others)
+        return _contended([first], why, others)
     if spare := _spare(loads, host):
         return Bottleneck(limits=first.name, why=why, change=f"give {first.name} cores {spare}, which no stage has")
     groups = {load.cores for load in loads}
@@ -220,7 +220,7 @@ def _busy_of(group: frozenset[int], loads: Sequence[Load]) -> float:
 
 
 def _fill(stage: Load, used: float, host: Host) -> str:
-    """How a stage that is always at work might use cores that are partly idle."""
+    """Advice for a stage that is always at work with cores that are partly idle."""
     room = math.floor(host.room(stage.cores))
     if stage.threads < room:
         return f"let {stage.name} use more of its cores (stage.{stage.kind}.threads = {room})"
@@ -234,7 +234,7 @@ def _fill(stage: Load, used: float, host: Host) -> str:
 
 
 def _spare(loads: Sequence[Load], host: Host) -> str:
-    """Cores that may be used and that no stage has."""
+    """Advice on cores that may be used and that no stage has."""
     taken = frozenset[int]().union(*(load.cores for load in loads))
     return cores.render(host.cores - taken) if host.quota > len(taken) else ""
 

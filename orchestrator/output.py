@@ -8,7 +8,7 @@ from stages.core.errors import ConfigError, TriptychError
 
 
 class CannotWrite(TriptychError):
-    """The disk is full, or the folder was taken away; the user must make room."""
+    """A file cannot be written: the disk is full, or the folder was taken away; the user must make room."""
 
     code = "cannot_write"
 

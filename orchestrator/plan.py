@@ -1,4 +1,4 @@
-"""From a configuration to what runs where: processes, cores, threads, and the sizes of the arena. Pure."""
+"""The plan of a configuration: processes, cores, threads, and the sizes of the arena. Pure."""
 
 import math
 
@@ -22,7 +22,7 @@ IMPLEMENTATIONS: dict[Kind, str] = {
 }
 
 SHARED: Share = "timeslice"
-"""How stages share cores when nothing is said; what measured best (docs/measured.md)."""
+"""`pipeline.share` where the configuration says `auto`: the one that measured best (docs/measured.md)."""
 
 PREEMPTION_SLOTS = 8
 """Jobs a U-Net process may hold beyond its depth because they go before all that it has."""
@@ -32,7 +32,7 @@ _IMAGE_OVERHEAD = 1 << 20
 
 
 class Machine(msgspec.Struct, frozen=True):
-    """What may be used of this machine."""
+    """The cores, CPU time and memory of a machine that may be used."""
 
     cores: frozenset[int]
     quota: float
@@ -46,7 +46,7 @@ class Machine(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """The decisions; `stages` lack only what exists after launch (descriptors, address, parent)."""
+    """The plan of a pipeline; `stages` lack only what exists after launch (descriptors, address, parent)."""
 
     card: ModelCard
     share: Share
@@ -62,12 +62,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def arena_bytes(self) -> int:
-        """Shared memory that the tensors take."""
+        """Bytes of shared memory that the tensors take."""
         return Layout(self.pools).nbytes
 
 
 def plan(config: Config, card: ModelCard, machine: Machine) -> Plan:
-    """Decide. Raises ConfigError naming the key that cannot be had on this machine."""
+    """The plan of a configuration. Raises ConfigError naming the key that cannot be had on this machine."""
     stages = config.stages()
     core_sets = _core_sets(config, machine)
     share: Share = config.pipeline.share
@@ -199,7 +199,7 @@ def _part(own: frozenset[int], replica: int, replicas: int) -> frozenset[int] | 
 
 
 def _threads(stage: StageConfig, own: frozenset[int], machine: Machine) -> int:
-    """One thread a core, but no more than the cgroup grants CPU time for."""
+    """Inference threads of a process: one a core, but no more than the cgroup grants CPU time for."""
     if stage.threads > len(own):
         raise ConfigError(
             f"stage.{stage.kind}.threads: {stage.threads} threads on {len(own)} cores wait for each other"
@@ -218,7 +218,7 @@ def _at_work(stage: StageConfig, card: ModelCard) -> int:
 def _pools(
     config: Config, card: ModelCard, sizes: tuple[tuple[int, int], ...], jobs: dict[Kind, int]
 ) -> tuple[PoolSpec, ...]:
-    """A slot for every job that may write one, and for every job that may still read one."""
+    """The arena's pools: a slot for every job that may write one, and for every job that may still read one."""
     slot_bytes: dict[Pool, int] = {
         "embeds": nbytes((2, config.model.prompt_chunks * TOKENS, card.embed_dim), card.pooled_dim),
         "latents": max(checkpoint.slot_bytes(card.latent_shape(*size)) for size in sizes),

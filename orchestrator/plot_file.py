@@ -1,4 +1,4 @@
-"""The file that a plot goes to. Drawing needs the extra `plot`; asking whether there is a pencil needs nothing."""
+"""The file that a plot goes to. Drawing needs the extra `plot`, checking that it is installed does not."""
 
 import io
 from importlib.util import find_spec

@@ -7,7 +7,7 @@ import sys
 from orchestrator.output import CannotWrite
 
 closed: set[int] = set()
-"""Which of 0, 1 and 2 this process was started without."""
+"""Descriptors, of 0, 1 and 2, that this process was started without."""
 
 _NAMES = {0: ("stdin", "r"), 1: ("stdout", "w"), 2: ("stderr", "w")}
 

@@ -36,10 +36,10 @@ class Testable(Protocol):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What a self-test found."""
+    """The outcome of one self-test."""
 
     difference: float | None
-    """As `difference` tells it; None stands for infinity, which JSON has no word for."""
+    """Relative difference from f32, see `difference`; None stands for infinity, which JSON has no word for."""
     model: str
     precision: str
     version: str

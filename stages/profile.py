@@ -34,7 +34,7 @@ from stages.core.tasks import Decode, Denoise, EncodeText, Task
 from stages.stage import Stage
 
 _ENOUGH_S = 0.5
-"""Measuring one point takes about so long where units of work are short."""
+"""Seconds that one point is measured for, about, where units of work are short."""
 
 _LEAST = 3
 """Units of work (for each stream) that a median is taken of, however long they are; the first one does not count."""

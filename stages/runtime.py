@@ -122,17 +122,17 @@ class Runtime:
         elif spec.precision != "auto":
             self._options["INFERENCE_PRECISION_HINT"] = spec.precision
         self._told = spec.precision == "auto"
-        """Whether it has been said what is computed in, where that is not what was asked for."""
+        """Whether the precision has been told, where it is not the one asked for."""
         self._self_test = self_test or SelfTest(ov.get_version())
         self._precise: dict[str, bool] = {}
-        """By part: whether it is computed in f32 because its own precision failed the self-test."""
+        """Whether a part is computed in f32 because its own precision failed the self-test, by part."""
 
     def ranks(self, part: str) -> dict[str, int]:
         """The inputs of `part` by tensor name, with their numbers of dimensions. Raises ModelError."""
         return {port.get_any_name(): len(port.get_partial_shape()) for port in self._read(part).inputs}
 
     def table_rows(self, part: str, name: str) -> int | None:
-        """How many rows the table has that the integers in the input `name` of `part` pick from, as tokens do.
+        """Rows of the table that the integers in the input `name` of `part` pick from, as tokens do.
 
         None where the graph does not show it. Raises ModelError.
         """

@@ -1,1 +1,1 @@
-"""What `python -m benchmarks.peers` is made of."""
+"""The parts of `python -m benchmarks.peers`."""

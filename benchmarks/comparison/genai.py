@@ -17,6 +17,7 @@ def drawer(pipeline: openvino_genai.Text2ImagePipeline, work: Work) -> Draw:
 
     def draw(prompt: str, seed: int) -> Pixels:
         picture = pipeline.generate(prompt, generator=openvino_genai.TorchGenerator(seed), **options)
-        return picture.data[0].copy()
+        pixels: Pixels = picture.data[0].copy()
+        return pixels
 
     return draw

@@ -18,7 +18,7 @@ from benchmarks.comparison.work import Pixels
 from stages.core.errors import TriptychError
 
 WriteLine = Callable[[str], None]
-"""Where lines for people go."""
+"""Writes a line for people."""
 
 _REFERENCE = 0
 """Number of the picture that is compared."""
@@ -102,7 +102,7 @@ def _loaded(systems: Iterable[System], stack: ExitStack, write_line: WriteLine) 
 
 
 def _run(system: System, first: int, images: int, alone: bool) -> list[float]:
-    """Seconds of one run; alone, of each of its pictures."""
+    """Seconds of one run; with `alone`, of each of its pictures."""
     found = []
     for start, count in [(first + number, 1) for number in range(images)] if alone else [(first, images)]:
         began = time.monotonic()
@@ -113,7 +113,7 @@ def _run(system: System, first: int, images: int, alone: bool) -> list[float]:
 
 @contextmanager
 def _watched(others: dict[str, set[int]], found: Measured) -> Iterator[None]:
-    """Note what the idle ones use of the CPU meanwhile."""
+    """Note the CPU time that the idle systems use meanwhile."""
     before = {name: memory.cpu_seconds(pids) for name, pids in others.items()}
     began = time.monotonic()
     yield

@@ -12,11 +12,11 @@ import psutil
 
 _SHORTEST_S = 0.02
 _LARGEST_SHARE = 0.05
-"""Reading smaps_rollup stops the process for as long as the kernel walks its pages: at most this share of the time."""
+"""Share of the time that reading smaps_rollup takes, at most: it stops the process while the kernel walks its pages."""
 
 
 class Peak(msgspec.Struct, frozen=True):
-    """How much memory a tree of processes had at its most, in bytes."""
+    """Peak memory of a tree of processes, in bytes."""
 
     pss: int
     """Highest sum of PSS: pages that several processes map count once, the arena and mapped files included."""
@@ -26,7 +26,7 @@ class Peak(msgspec.Struct, frozen=True):
 
 
 def descendants() -> dict[int, psutil.Process]:
-    """All processes below this one, by id."""
+    """Processes below this one, by id."""
     return {process.pid: process for process in psutil.Process().children(recursive=True)}
 
 
@@ -77,7 +77,7 @@ class PeakMemory:
         self._thread.join()
 
     def peak(self) -> Peak:
-        """What was found so far."""
+        """The peak so far."""
         return Peak(self._pss, sum(self._hwm.values()))
 
     def _sample(self) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 _STOP_S = 30.0
-"""A worker whose input has ended may take this long to end, too."""
+"""Seconds that a worker whose input has ended may take to end, too."""
 
 _TAIL_BYTES = 1 << 14
 
@@ -31,7 +31,7 @@ class Worker:
 
     @property
     def pid(self) -> int:
-        """The process."""
+        """Id of the process."""
         return self._process.pid
 
     def ask(self, line: str) -> None:
@@ -83,7 +83,7 @@ class Worker:
             self._stderr.close()
 
     def _lost(self) -> WorkerLost:
-        """Why it ended, by the last thing it wrote."""
+        """The error of a worker that has ended: why, by the last thing it wrote."""
         status = self._process.wait(_STOP_S)
         size = os.fstat(self._stderr.fileno()).st_size
         tail = os.pread(self._stderr.fileno(), _TAIL_BYTES, max(0, size - _TAIL_BYTES)).decode(errors="replace")

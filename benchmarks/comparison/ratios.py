@@ -1,4 +1,4 @@
-"""How often one system is as fast as another: a ratio for each round, their median, and how sure it is."""
+"""The ratio of two systems' speeds: one for each round, their median, and its interval."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 FEWEST = 3
-"""Rounds from which on an interval is given; of fewer, nothing can be said but the ratios themselves."""
+"""Number of rounds from which an interval is given; of fewer, nothing can be said but the ratios themselves."""
 
 _RESAMPLINGS = 10_000
 
@@ -21,7 +21,7 @@ class Ratio:
     rounds: int
 
     def __str__(self) -> str:
-        """As a cell of a table."""
+        """The ratio as a cell of a table."""
         if self.rounds == 1:
             return f"{self.median:.2f}"
         mark = "" if self.rounds >= FEWEST else f", {self.rounds} rounds"

@@ -1,4 +1,4 @@
-"""What was found, as a file and as a table; files of several runs of one task can be put together."""
+"""The results, as a file and as a table; files of several runs of one task can be put together."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,11 +10,11 @@ from benchmarks.comparison.memory import Peak
 from benchmarks.comparison.ratios import Ratio, ratio
 
 OURS = "triptych"
-"""How the names of Triptych's systems begin."""
+"""Beginning of the names of Triptych's systems."""
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
-    """What each system did in every run."""
+    """The task of each system in every run."""
 
     model: str
     images: int
@@ -27,12 +27,12 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     """One prompt at a time, the next when its picture has come; otherwise all are handed over at once."""
 
     def figure(self, seconds: Sequence[float]) -> float:
-        """What is compared, of one system in one round: images a second; alone, the median seconds of an image."""
+        """The figure compared, of one system in one round: images a second; alone, the median seconds of an image."""
         return median(seconds) if self.alone else self.images * len(seconds) / sum(seconds)
 
     @property
     def unit(self) -> str:
-        """Of `figure`."""
+        """Unit of `figure`."""
         return "s for one" if self.alone else "images/s"
 
     def __str__(self) -> str:
@@ -45,11 +45,11 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Measured(msgspec.Struct, kw_only=True):
-    """All that was found of one task, by system."""
+    """The measurements of one task, by system."""
 
     task: Task
     rounds: list[dict[str, list[float]]] = []
-    """For each round, the seconds of each run (alone: of each image)."""
+    """Seconds of each run (alone: of each image), by system, for each round."""
     peaks: dict[str, Peak] = {}
     likeness: dict[str, float | None] = {}
     """PSNR in dB of its picture against Triptych's; None where they are equal."""
@@ -66,7 +66,7 @@ class Measured(msgspec.Struct, kw_only=True):
         return sorted(found, key=lambda name: name.startswith(OURS))
 
     def ratio(self, name: str, peer: str) -> Ratio | None:
-        """Ours by theirs; None where they were never in one round."""
+        """Ratio of our figure to the peer's; None where they were never in one round."""
         ours, theirs = self.figures(name, peer), self.figures(peer, name)
         return ratio(ours, theirs) if ours else None
 
@@ -107,7 +107,7 @@ def _read(file: Path) -> Report:
 
 
 def table(found: Measured) -> list[str]:
-    """In Markdown: one row a system, one column of ratios for each Triptych."""
+    """The table, in Markdown: one row a system, one column of ratios for each Triptych."""
     ours = [name for name in found.names() if name.startswith(OURS)]
     head = ["", found.task.unit, *(f"{name} / it" for name in ours), "peak PSS", "picture"]
     rows = [head, ["---", *["--:"] * (len(head) - 1)]]

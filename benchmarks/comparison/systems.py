@@ -1,4 +1,4 @@
-"""What is compared: the peers, each in one worker process or several. Triptych is in benchmarks.comparison.triptych."""
+"""The peers, each in one worker process or several. Triptych is in benchmarks.comparison.triptych."""
 
 import itertools
 import sys
@@ -17,7 +17,7 @@ from stages.core import cores
 
 LOAD_S = 900.0
 IMAGE_S = 600.0
-"""Deadlines: of loading, and of one picture of those asked for."""
+"""Deadlines in seconds: of loading, and of one picture of those asked for."""
 
 
 class System(Protocol):
@@ -45,15 +45,15 @@ class Peer:
     name: str
     module: str
     package: str
-    """What must be installed."""
+    """Package that must be installed."""
     install: str = "pip install -e '.[parity]'"
     processes: int = 1
-    """More than one: each is pinned to its part of the cores, and the pictures are dealt out to them."""
+    """Processes; of more than one, each is pinned to its part of the cores, and the pictures are dealt out to them."""
     needs_torch: bool = False
     """Whether it reads weights for torch in place of IR."""
 
     def missing(self) -> str:
-        """How to install it; empty if it is there."""
+        """Command that installs the package; empty if it is there."""
         try:
             version(self.package)
         except PackageNotFoundError:
@@ -83,7 +83,7 @@ class Workers:
         self._workers: list[Worker] = []
 
     def load(self) -> None:
-        """One process after another, so that their peaks do not add up."""
+        """Load one process after another, so that their peaks do not add up."""
         for mask in masks(cores.allowed(), self._peer.processes):
             command = [sys.executable, "-m", "benchmarks.comparison.worker", self._peer.module]
             command += [msgspec.json.encode(self._work).decode(), *mask]
@@ -92,8 +92,8 @@ class Workers:
             worker.expect("ready", LOAD_S)
 
     def draw(self, first: int, count: int) -> None:
-        """Each process draws its part, one picture after another."""
-        shares = deal(count, len(self._workers))
+        """Have each process draw its part, one picture after another."""
+        shares = equal_parts(count, len(self._workers))
         busy = [(worker, share) for worker, share in zip(self._workers, shares, strict=True) if share]
         for worker, share in busy:
             worker.draw(first, share)
@@ -102,7 +102,7 @@ class Workers:
             worker.expect("done", IMAGE_S * share)
 
     def save(self, number: int, path: Path) -> None:
-        """By the first process."""
+        """Have the first process write the picture."""
         self._workers[0].save(number, path)
         self._workers[0].expect("done", IMAGE_S)
 
@@ -114,14 +114,14 @@ class Workers:
         self._workers.clear()
 
 
-def deal(count: int, hands: int) -> list[int]:
+def equal_parts(count: int, hands: int) -> list[int]:
     """Parts of `count`, as equal as can be, the larger ones first."""
     return [count // hands + (hand < count % hands) for hand in range(hands)]
 
 
 def masks(available: Collection[int], processes: int) -> list[list[str]]:
-    """For each of so many processes the argument that pins it to its part of the cores; none where there is but one."""
+    """Arguments that pin each of `processes` processes to its part of the cores; none where there is but one."""
     if processes == 1:
         return [[]]
     rest = iter(sorted(available))
-    return [[cores.render(itertools.islice(rest, part))] for part in deal(len(available), processes)]
+    return [[cores.render(itertools.islice(rest, part))] for part in equal_parts(len(available), processes)]

@@ -1,4 +1,4 @@
-"""What all systems are asked to do."""
+"""The pictures that all systems are asked for."""
 
 import itertools
 from collections.abc import Callable
@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from stages.core.model import read_card
 
 Pixels = NDArray[np.uint8]
-"""[height, width, 3]."""
+"""Pixels of a picture, [height, width, 3], 0 to 255."""
 
 Draw = Callable[[str, int], Pixels]
-"""A prompt and a seed to a picture."""
+"""Draws the picture of a prompt and a seed."""
 
 NEGATIVE = "low resolution, blurry"
 
@@ -37,20 +37,20 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     """One kind of picture, and the model that draws it."""
 
     model: str
-    """The OpenVINO folder."""
+    """Folder of the model in OpenVINO's format."""
     torch: str | None
-    """The same weights as diffusers reads them, if there are such."""
+    """Folder of the same weights as diffusers reads them, if there is one."""
     width: int
     height: int
     steps: int
     guidance_scale: float
     negative_prompt: str
-    """Empty where the model takes none."""
+    """Negative prompt; empty where the model takes none."""
     precision: str
-    """bf16 or f32."""
+    """Inference precision: bf16 or f32."""
 
     def options(self) -> dict[str, object]:
-        """By the names that diffusers' pipelines and GenAI's have for them."""
+        """The options of a picture, by the names that diffusers' pipelines and GenAI's have for them."""
         negative = {"negative_prompt": self.negative_prompt} if self.negative_prompt else {}
         return negative | {
             "num_inference_steps": self.steps,
@@ -77,6 +77,6 @@ def work(model: Path, torch: Path | None, steps: int | None, guidance_scale: flo
 
 
 def native_precision(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """What OpenVINO computes in on this CPU unless told otherwise."""
+    """Precision that OpenVINO computes in on this CPU unless told otherwise."""
     flags = cpuinfo.read_text().split()
     return "bf16" if {"avx512_bf16", "amx_bf16"} & set(flags) else "f32"

@@ -14,7 +14,7 @@ _LONGEST_WAIT_S = 1.0
 
 
 class PromptSink(Protocol):
-    """What prompts are sent through: a Client, or what wraps one. Notices when the server has gone."""
+    """The client that prompts are sent through, or a wrapper of one. Notices when the server has gone."""
 
     def send(self, message: wire.Submit) -> None:
         """Send one prompt. Raises NoAnswer."""
@@ -32,19 +32,19 @@ class Record:
 
     kind: str
     due_s: float
-    """When it arrived: what it waits from here on counts, also where the sender was late."""
+    """Time at which it arrived: waiting from here on counts, also where the sender was late."""
     sent_s: float
     accepted_s: float | None = None
     first_image_s: float | None = None
     done_s: float | None = None
-    """When its last answer came, whether it was done or refused."""
+    """Time at which its last answer came, whether it was done or refused; None before that."""
     timings: list[wire.Timings] = field(default_factory=list)
-    """Of each image that came."""
+    """Timings of each image that came."""
     code: str | None = None
-    """What it failed with; None for one that was done."""
+    """Code that it failed with; None for one that was done."""
     message: str = ""
     eta_s: float | None = None
-    """What it was told when it was accepted: seconds until it would be done."""
+    """Seconds until it would be done, as it was told when it was accepted."""
 
     @property
     def latency_s(self) -> float | None:
@@ -57,9 +57,9 @@ class Played:
     """A load that has been played to its end."""
 
     records: list[Record]
-    """In the order of arrival."""
+    """Records of the prompts, in the order of arrival."""
     began: float
-    """When it began, on the clock of `play`."""
+    """Start of the load, seconds on the clock of `play`."""
     span_s: float
     """Seconds from the start until the last answer."""
 
@@ -94,7 +94,7 @@ def _play(
     clock: Callable[[], float],
     heard: Callable[[Event], None],
 ) -> Played:
-    """The same; `out` has the prompts that have been sent and have not ended."""
+    """Play a load as `play` does; `out` has the prompts that have been sent and have not ended."""
     began = clock()
     waiting = deque(arrivals)
     records: list[Record] = []

@@ -1,4 +1,4 @@
-"""What a load comes to, in figures. Pure."""
+"""The figures of a load: throughput, latency, refusals. Pure."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ from orchestrator.bench.drive import Played, Record
 
 
 class Percentiles(msgspec.Struct, frozen=True):
-    """Of a set of times, in seconds; interpolated linearly between the measurements."""
+    """Percentiles of a set of times, in seconds; interpolated linearly between the measurements."""
 
     p50: float
     p90: float
@@ -20,7 +20,7 @@ class Percentiles(msgspec.Struct, frozen=True):
 
 
 class ImageSeconds(msgspec.Struct, frozen=True):
-    """Mean seconds of an image by where it spent them."""
+    """Mean seconds that an image spent in the queue and in each stage."""
 
     queue_s: float
     text_s: float
@@ -29,15 +29,15 @@ class ImageSeconds(msgspec.Struct, frozen=True):
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """Some prompts of a load, or all of them."""
+    """The figures of some prompts of a load, or of all."""
 
     prompts: int
     images: int
     images_per_s: float
     latency_s: Percentiles | None
-    """From when a prompt was due until its last image was there; None where none was done."""
+    """Seconds from when a prompt was due until its last image was there; None where none was done."""
     first_image_s: Percentiles | None
-    """From when a prompt was due until its first image was there."""
+    """Seconds from when a prompt was due until its first image was there; None where none came."""
     an_image: ImageSeconds | None
     refused: dict[str, int]
     """Prompts that were not done, by the code they failed with."""
@@ -45,13 +45,13 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LoadFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole load."""
+    """The figures of a whole load."""
 
     span_s: float
     all: Summary
     kinds: dict[str, Summary]
     late_s: float
-    """By how much the sender was late at worst; latencies count it."""
+    """Seconds that the sender was late at worst; latencies include them."""
 
 
 def figures(played: Played) -> LoadFigures:
@@ -85,7 +85,7 @@ def summary(records: Sequence[Record], span_s: float) -> Summary:
 
 
 def percentiles(seconds: Iterable[float | None]) -> Percentiles | None:
-    """Of those that are known; None if none is."""
+    """The percentiles of the times that are known; None if none is."""
     known = [second for second in seconds if second is not None]
     if not known:
         return None

@@ -8,7 +8,7 @@ import msgspec
 
 from orchestrator import bottleneck
 from orchestrator.bench.drive import Played, play
-from orchestrator.bench.workload import Closed, How, Mix, arrivals
+from orchestrator.bench.workload import ArrivalProcess, Closed, Mix, arrivals
 from orchestrator.bottleneck import Load
 from orchestrator.client import Client, Event
 from orchestrator.trace.recording import Recording
@@ -18,14 +18,14 @@ from stages.core.errors import BadRequest
 ANSWER_S = 30.0
 
 EXPECTED = ("overloaded", "deadline_infeasible")
-"""Refusals that are figures; anything else that a prompt fails with is a failure of what is measured."""
+"""Codes of refusals that are figures; any other code is a failure of the measurement."""
 
 
 class BenchTask(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be played."""
+    """The loads to be played."""
 
     mix: Mix
-    levels: tuple[How, ...]
+    levels: tuple[ArrivalProcess, ...]
     jobs: int
     """Prompts of one round."""
     rounds: int
@@ -40,27 +40,27 @@ class Round:
 
     played: Played
     loads: list[Load]
-    """What the stages did meanwhile."""
+    """Loads of the stages meanwhile."""
 
 
 @dataclass
 class LoadLevel:
     """All rounds of one level."""
 
-    how: How
+    arrivals: ArrivalProcess
     rounds: list[Round] = field(default_factory=list)
     recording: Recording | None = None
-    """Of the last round."""
+    """Recording of the last round; None before its end."""
 
     @property
     def played(self) -> Played:
-        """All rounds as one."""
+        """The loads of all rounds as one."""
         records = [record for one in self.rounds for record in one.played.records]
         return Played(records, self.rounds[0].played.began, sum(one.played.span_s for one in self.rounds))
 
     @property
     def loads(self) -> list[Load]:
-        """What the stages did on average, by name."""
+        """The loads of the stages on average, by name."""
         span_s = self.played.span_s
         found: dict[str, list[tuple[float, Load]]] = {}
         for one in self.rounds:
@@ -78,13 +78,13 @@ class LoadLevel:
 
 @dataclass
 class Measured:
-    """Everything that was played."""
+    """The results of a benchmark: all levels, and the status at the end."""
 
     levels: list[LoadLevel]
     first_image: float | None
-    """When the very first image came, seconds of time.monotonic."""
+    """Time at which the very first image came, seconds of time.monotonic."""
     after: wire.Status
-    """How the pipeline stood after it all."""
+    """Status of the pipeline after all rounds."""
 
 
 def measure(client: Client, task: BenchTask, status: wire.Status, tick: Callable[[str, int, int], None]) -> Measured:
@@ -93,19 +93,22 @@ def measure(client: Client, task: BenchTask, status: wire.Status, tick: Callable
     `tick` is called with what is done now and how many of how many prompts have ended. Raises BadRequest where the
     mix asks for what is not served, NoAnswer when the server has gone.
     """
-    levels = [LoadLevel(settle(how, status)) for how in task.levels]
+    levels = [LoadLevel(with_concurrency(process, status)) for process in task.levels]
     counter = _Counter(tick, task.warm_up + task.jobs * task.rounds * len(levels))
     # As many at once as there will ever be: on the way out all sizes of forwards have been compiled.
-    most = max((level.how.in_flight or 1 for level in levels if isinstance(level.how, Closed)), default=None)
+    most = max(
+        (level.arrivals.in_flight or 1 for level in levels if isinstance(level.arrivals, Closed)),
+        default=None,
+    )
     counter.what = "warm-up"
-    warm = Closed(most or held(status))
+    warm = Closed(most or capacity(status))
     played = play(client, arrivals(task.mix, warm, task.warm_up, task.seed), warm.in_flight, heard=counter.heard)
     _check(played)
     for number in range(task.rounds):
         for level in levels if number % 2 == 0 else reversed(levels):
-            counter.what = f"{level.how}, round {number + 1} of {task.rounds}"
-            load = arrivals(task.mix, level.how, task.jobs, task.seed + number)
-            in_flight = level.how.in_flight if isinstance(level.how, Closed) else None
+            counter.what = f"{level.arrivals}, round {number + 1} of {task.rounds}"
+            load = arrivals(task.mix, level.arrivals, task.jobs, task.seed + number)
+            in_flight = level.arrivals.in_flight if isinstance(level.arrivals, Closed) else None
             before, began = client.status(ANSWER_S), time.monotonic()
             played = play(client, load, in_flight, heard=counter.heard)
             seconds, after = time.monotonic() - began, client.status(ANSWER_S)
@@ -116,13 +119,13 @@ def measure(client: Client, task: BenchTask, status: wire.Status, tick: Callable
     return Measured(levels, counter.first_image, client.status(ANSWER_S))
 
 
-def settle(how: How, status: wire.Status) -> How:
+def with_concurrency(process: ArrivalProcess, status: wire.Status) -> ArrivalProcess:
     """The arrivals, with the number in flight that the pipeline can make use of where none was named."""
-    return Closed(held(status)) if isinstance(how, Closed) and how.in_flight is None else how
+    return Closed(capacity(status)) if isinstance(process, Closed) and process.in_flight is None else process
 
 
-def held(status: wire.Status) -> int:
-    """As many prompts as the stages may hold, of one image each."""
+def capacity(status: wire.Status) -> int:
+    """Number of prompts, of one image each, that the stages may hold."""
     return sum(stage.depth for stage in status.stages)
 
 
@@ -137,7 +140,7 @@ class _Counter:
         self._ended = 0
 
     def heard(self, event: Event) -> None:
-        """A message has come."""
+        """Count a message that has come."""
         if isinstance(event[0], wire.Image) and self.first_image is None:
             self.first_image = time.monotonic()
         if isinstance(event[0], wire.Done | wire.Failed):
@@ -146,13 +149,13 @@ class _Counter:
 
 
 def _check(played: Played) -> None:
-    """A prompt that can never be served makes the whole load meaningless."""
+    """Raise BadRequest for a prompt that can never be served: it makes the whole load meaningless."""
     for record in played.records:
         if record.code == BadRequest.code:
             raise BadRequest(f"{record.kind}: {record.message}")
 
 
 def failures(levels: Sequence[LoadLevel]) -> dict[str, str]:
-    """What went wrong beyond what a load may meet: message by code."""
+    """The failures other than refusals that a load may meet: message by code."""
     records = [record for level in levels for record in level.played.records]
     return {record.code: record.message for record in records if record.code and record.code not in EXPECTED}

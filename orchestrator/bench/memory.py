@@ -1,4 +1,4 @@
-"""What a tree of processes takes in memory while it works, from before its first process starts."""
+"""The memory of a tree of processes while it works, from before its first process starts."""
 
 import threading
 import time
@@ -10,16 +10,16 @@ from typing import NamedTuple, Self
 import psutil
 
 _COST_SHARE = 0.02
-"""Of one core, at most: reading how a large process shares its pages takes milliseconds."""
+"""Share of one core that sampling takes, at most: reading how a large process shares its pages takes milliseconds."""
 
 _SHORTEST_S = 0.02
 
 
 class Sample(NamedTuple):
-    """What the tree took at a moment."""
+    """The memory of the tree at one moment."""
 
     at: float
-    """Seconds of time.monotonic."""
+    """Time of the sample, seconds of time.monotonic."""
     pss_bytes: int
     """Proportional set size, shared pages counted once over all processes."""
 
@@ -40,23 +40,23 @@ class TreeMemory:
 
     @property
     def samples(self) -> list[Sample]:
-        """What was seen up to now, in order."""
+        """The samples up to now, in order."""
         return list(self._samples)
 
     @property
     def peak_bytes(self) -> int | None:
-        """The most that was seen; None if nothing was."""
+        """Largest PSS of all samples, in bytes; None if there is no sample."""
         return max((sample.pss_bytes for sample in self.samples), default=0) or None
 
     def __enter__(self) -> Self:
-        """Begin."""
+        """Start sampling."""
         self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End."""
+        """Stop sampling."""
         self._stop.set()
         self._thread.join()
 
@@ -74,7 +74,7 @@ class TreeMemory:
 
 
 def _descendants(pid: int) -> Iterator[int]:
-    """Its children and theirs, read from the kernel's own lists: psutil would look at every process there is."""
+    """Ids of a process's children and theirs, from the kernel's own lists: psutil would look at every process."""
     try:
         lists = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
     except OSError:

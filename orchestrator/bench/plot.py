@@ -24,7 +24,7 @@ COLOURS: dict[Kind, str] = {"text": "#4c72b0", "unet": "#dd8452", "vae": "#55a86
 _GREY = "#555555"
 _BINS = 240
 _BAND = 1.15
-"""From one stage's band to the next; a stage that is always busy is 1 high."""
+"""Distance from one stage's band to the next; a stage that is always busy is 1 high."""
 _NAMES = {"p50": "median", "p90": "90 %", "p99": "99 %"}
 _SHADES = {"p50": "#1b4965", "p90": "#5fa8d3", "p99": "#bc4749"}
 
@@ -45,7 +45,7 @@ def draw(path: Path, title: str, measured: Measured, figures: Sequence[LevelFigu
     else:
         _distribution(first, measured.levels[0])
     if fullest.recording is not None:
-        _occupancy(second, fullest.recording, f"{fullest.how}, the last round")
+        _occupancy(second, fullest.recording, f"{fullest.arrivals}, the last round")
     _memory(third, memory)
     for axes in (first, second, third):
         axes.spines[["top", "right"]].set_visible(False)
@@ -54,7 +54,7 @@ def draw(path: Path, title: str, measured: Measured, figures: Sequence[LevelFigu
 
 
 def _curve(axes: "Axes", figures: Sequence[LevelFigures]) -> None:
-    """Latency against throughput, a point a level."""
+    """Draw latency against throughput, a point a level."""
     done = [(level, level.figures.all.latency_s) for level in figures]
     known = [(level, latency) for level, latency in done if latency is not None]
     rates = [level.figures.all.images_per_s for level, _ in known]
@@ -80,7 +80,7 @@ def _curve(axes: "Axes", figures: Sequence[LevelFigures]) -> None:
 
 
 def _distribution(axes: "Axes", level: LoadLevel) -> None:
-    """With one level: which share of the prompts was done within which time, by kind."""
+    """Draw, for one level, the share of the prompts that was done within each time, by kind."""
     records = level.played.records
     kinds = list(dict.fromkeys(record.kind for record in records))
     for number, kind in enumerate(kinds):
@@ -89,7 +89,7 @@ def _distribution(axes: "Axes", level: LoadLevel) -> None:
             share = np.arange(1, len(seconds) + 1) / len(seconds)
             label = f"{kind} ({len(seconds)})"
             axes.step([seconds[0], *seconds], [0, *share], where="post", linewidth=1.6, color=f"C{number}", label=label)
-    axes.set(xlabel="latency, s", ylabel="share of prompts done", title=f"Latency, {level.how}")
+    axes.set(xlabel="latency, s", ylabel="share of prompts done", title=f"Latency, {level.arrivals}")
     axes.set_xlim(left=0)
     axes.set_ylim(0, 1.02)
     axes.grid(alpha=0.25)
@@ -98,7 +98,7 @@ def _distribution(axes: "Axes", level: LoadLevel) -> None:
 
 
 def _occupancy(axes: "Axes", recording: Recording, when: str) -> None:
-    """A band for each kind of stage, as high as the share of the time that it was busy, and one for the queue."""
+    """Draw a band for each kind of stage, as high as the share of the time that it was busy, and one for the queue."""
     span_s = (recording.ended_ns - recording.began_ns) / 1e9
     edges = np.linspace(0.0, span_s, _BINS + 1)
     bands: list[tuple[str, NDArray[np.float64], str]] = [
@@ -122,7 +122,7 @@ def _occupancy(axes: "Axes", recording: Recording, when: str) -> None:
 
 
 def queue(recording: Recording, bins: int) -> NDArray[np.float64]:
-    """[bins]: the most images that waited for their first stage in each part of the recording's time."""
+    """Images that waited for their first stage, at most, in each part of the recording's time, [bins]."""
     edges = np.linspace(recording.began_ns, recording.ended_ns, bins + 1)
     found = np.zeros(bins)
     levels = [(fact.at_ns, fact.waiting) for fact in recording.facts if isinstance(fact, Fullness)]
@@ -133,7 +133,7 @@ def queue(recording: Recording, bins: int) -> NDArray[np.float64]:
 
 
 def occupancy(recording: Recording, kind: Kind, bins: int) -> NDArray[np.float64]:
-    """[bins]: share of each part of the recording's time in which a stage of `kind` was at work."""
+    """Share of each part of the recording's time in which a stage of `kind` was at work, [bins]."""
     edges = np.linspace(recording.began_ns, recording.ended_ns, bins + 1)
     busy = np.zeros(bins)
     until = recording.began_ns
@@ -145,7 +145,7 @@ def occupancy(recording: Recording, kind: Kind, bins: int) -> NDArray[np.float64
 
 
 def _memory(axes: "Axes", samples: Sequence[Sample]) -> None:
-    """PSS of the tree from its start on."""
+    """Draw the PSS of the tree from its start on."""
     if samples:
         times = [sample.at - samples[0].at for sample in samples]
         sizes = [sample.pss_bytes / (1 << 20) for sample in samples]

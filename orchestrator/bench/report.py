@@ -1,4 +1,4 @@
-"""What was measured, as the object that programs read. Pure."""
+"""The figures of a benchmark as the object that programs read. Pure."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +18,7 @@ class StageFigures(msgspec.Struct, frozen=True, kw_only=True):
     busy_share: float
     """Share of the time of the rounds in which it had a job in work, on average over its processes."""
     cores_used: float
-    """CPU seconds a second, of all its processes."""
+    """Cores used by all its processes, CPU seconds a second."""
     an_image_s: float | None
     """Seconds an image spent there."""
     cpu_outside_infer_share: float | None
@@ -27,7 +27,7 @@ class StageFigures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Spread(msgspec.Struct, frozen=True):
-    """The least and the most of all rounds."""
+    """The least and the most of a figure over all rounds."""
 
     min: float
     max: float
@@ -50,7 +50,7 @@ def level_figures(level: LoadLevel, after: wire.Status) -> LevelFigures:
     rates = [one.all.images_per_s for one in rounds]
     together = figures(level.played)
     return LevelFigures(
-        arrivals=str(level.how),
+        arrivals=str(level.arrivals),
         figures=together,
         images_per_s=Spread(min(rates), max(rates)),
         rounds=rounds,
@@ -113,7 +113,7 @@ def document(
 
 
 def _rounded(value: Any) -> Any:
-    """The same with figures to a millionth: what is beyond that was not measured."""
+    """The value with all figures rounded to a millionth: what is beyond that was not measured."""
     match value:
         case float():
             return round(value, 6)

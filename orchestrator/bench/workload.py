@@ -1,4 +1,4 @@
-"""What a load is made of: which prompts, in which proportions, arriving when. Pure.
+"""Loads: which prompts, in which proportions, arriving when. Pure.
 
 A mix is a file, TOML or JSON, with a list of `prompt` tables. Each has any field of a submit message but `id`, a
 `kind` to report it under, and a `weight`: how often it comes beside the others.
@@ -40,9 +40,9 @@ class MixEntry(msgspec.Struct, frozen=True):
 
     kind: str
     weight: Annotated[float, msgspec.Meta(gt=0)]
-    """How often it comes, beside the weights of the others."""
+    """Relative frequency of the prompt, beside the weights of the others."""
     submit: wire.Submit
-    """What is sent; its id, and its seed if it has none, are filled in for each arrival."""
+    """The message that is sent; its id, and its seed if it has none, are filled in for each arrival."""
 
 
 Mix = tuple[MixEntry, ...]
@@ -60,7 +60,7 @@ DEFAULT: Mix = (
 
 
 class Closed(msgspec.Struct, frozen=True):
-    """A prompt is sent as soon as one before it has ended, so that `in_flight` are out; None: all are sent at once."""
+    """A closed loop: a prompt is sent when one has ended, so that `in_flight` are out; None: all are sent at once."""
 
     in_flight: int | None = None
 
@@ -69,7 +69,7 @@ class Closed(msgspec.Struct, frozen=True):
 
 
 class Poisson(msgspec.Struct, frozen=True):
-    """Prompts arrive independently of each other and of the server, on average `rate` a second."""
+    """A Poisson process: prompts arrive independently of each other and of the server, on average `rate` a second."""
 
     rate: float
 
@@ -77,7 +77,7 @@ class Poisson(msgspec.Struct, frozen=True):
         return f"poisson:{self.rate:g}"
 
 
-How = Closed | Poisson
+ArrivalProcess = Closed | Poisson
 
 
 class Arrival(msgspec.Struct, frozen=True):
@@ -86,10 +86,10 @@ class Arrival(msgspec.Struct, frozen=True):
     kind: str
     submit: wire.Submit
     at_s: float | None
-    """Seconds after the start when it is due; None: as soon as the loop is open to it."""
+    """Seconds after the start at which it is due; None: as soon as the closed loop has room for it."""
 
 
-def arrivals(mix: Mix, how: How, jobs: int, seed: int) -> list[Arrival]:
+def arrivals(mix: Mix, process: ArrivalProcess, jobs: int, seed: int) -> list[Arrival]:
     """`jobs` prompts of a mix in the order of their arrival. The same arguments give the same load, to the seed.
 
     Ids are the numbers from 0. Prompts without a seed of their own get their number as seed.
@@ -102,13 +102,13 @@ def arrivals(mix: Mix, how: How, jobs: int, seed: int) -> list[Arrival]:
         (entry,) = rng.choices(mix, weights)
         submit = entry.submit
         submit = msgspec.structs.replace(submit, id=str(number), seed=number if submit.seed is None else submit.seed)
-        if isinstance(how, Poisson):
-            at_s += rng.expovariate(how.rate)
-        found.append(Arrival(entry.kind, submit, at_s if isinstance(how, Poisson) else None))
+        if isinstance(process, Poisson):
+            at_s += rng.expovariate(process.rate)
+        found.append(Arrival(entry.kind, submit, at_s if isinstance(process, Poisson) else None))
     return found
 
 
-def parse(text: str) -> tuple[How, ...]:
+def parse(text: str) -> tuple[ArrivalProcess, ...]:
     """Read `closed`, `closed:4`, `closed:1,2,4`, `poisson:0.5` or `poisson:0.5,1`. Raises ConfigError."""
     name, colon, levels = text.partition(":")
     values = levels.split(",") if colon else []

@@ -69,7 +69,7 @@ def config_path(args: argparse.Namespace, environ: Mapping[str, str] = os.enviro
 
 
 def target(args: argparse.Namespace, environ: Mapping[str, str] = os.environ) -> Remote | Private:
-    """Where prompts go. Raises ConfigError when the command line names two places."""
+    """The pipeline that prompts go to. Raises ConfigError when the command line names two."""
     configured = args.config is not None or args.set
     if args.connect is not None:
         if configured:
@@ -87,7 +87,7 @@ def address(args: argparse.Namespace, environ: Mapping[str, str] = os.environ) -
 
 
 def add_pictures(parser: Parser) -> None:
-    """How pictures are made, where they go and what is said about them.
+    """The options of pictures: how they are made, where they go, what is printed about them.
 
     An option about the request is named, by its `dest`, after the field of wire.Submit.
     """

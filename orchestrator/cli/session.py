@@ -1,4 +1,4 @@
-"""What was asked for, what has been sent, and what has become of it. Pure: time comes in as a number of seconds.
+"""The prompts of a command: asked for, sent, done or failed. Pure: time comes in as a number of seconds.
 
 A prompt waits here until there is room in the window, is sent, and ends as pictures, as a failure, or back here when
 the server had no room for it.
@@ -21,7 +21,7 @@ _RETRY_S = (0.25, 4.0)
 
 
 class Place(NamedTuple):
-    """Where an image is: it has finished `step` of `steps` in `stage`, which took it up at `since`."""
+    """The progress of an image: `step` of `steps` are done in `stage`, which took it up at `since`, in seconds."""
 
     stage: wire.Kind
     step: int
@@ -37,20 +37,20 @@ class PromptRun:
         self.number = number
         """The number of its first image; the others follow."""
         self.places: dict[int, Place] = {}
-        """Where its unfinished images are, by index; those that wait for their first stage are not here."""
+        """Progress of its unfinished images, by index; those that wait for their first stage are not here."""
         self.images = 0
-        """How many of its images have come."""
+        """Number of its images that have come."""
         self.refused_at: float | None = None
-        """When the server first had no room for it alone."""
+        """Time at which the server first had no room for it alone, in seconds."""
 
     @property
     def left(self) -> int:
-        """How many of its images have not come."""
+        """Number of its images that have not come."""
         return self.request.n - self.images
 
 
 class Picture(NamedTuple):
-    """An image has come."""
+    """An image that has come."""
 
     job: PromptRun
     image: wire.Image
@@ -58,7 +58,7 @@ class Picture(NamedTuple):
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """A prompt failed, or a line was none (then the id may be unknown)."""
+    """A prompt that failed, or a line that was no prompt (then the id may be unknown)."""
 
     id: str | None
     code: str
@@ -67,7 +67,7 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 class StampsArrived(NamedTuple):
-    """The stamps of a prompt have come."""
+    """The stamps of a prompt, which have come."""
 
     job: PromptRun
     traced: wire.Traced
@@ -92,7 +92,7 @@ class Session:
         self.images_done = 0
         self.failures: list[Failure] = []
         self.began_at: float | None = None
-        """When the first stage took something up."""
+        """Time at which a stage first took something up, in seconds."""
         self._window = window
         self._limit = window
         self._patience_s = patience_s
@@ -116,7 +116,7 @@ class Session:
         return sum(job.left - len(job.places) for job in self.jobs())
 
     def jobs(self) -> Iterator[PromptRun]:
-        """Every unfinished prompt, those that are with the server first."""
+        """The unfinished prompts, those that are with the server first."""
         yield from self.sent.values()
         yield from (job for _, job in self._waiting)
 

@@ -1,4 +1,4 @@
-"""From prompts to files: what `generate` and `stream` both do, in one loop."""
+"""The loop of `generate` and `stream`, from prompts to files."""
 
 import argparse
 import time
@@ -16,17 +16,17 @@ from orchestrator.client import Client
 from orchestrator.trace import prompts as trace
 
 _TICK_S = 0.1
-"""How long the loop may wait for one thing while another could happen."""
+"""Seconds that the loop may wait for one thing while another could happen."""
 
 _HOPELESS_S = 5.0
-"""What a pipeline of our own, with nothing else in it, has refused for so long will never fit."""
+"""Seconds after which a prompt that a pipeline of our own, with nothing else in it, refuses will never fit."""
 
 STREAM_PATIENCE_S = 900.0
-"""Others may fill a shared pipeline for so long before the prompts of a stream fail."""
+"""Seconds that others may fill a shared pipeline before the prompts of a stream fail."""
 
 
 class Source(Protocol):
-    """Where prompts come from."""
+    """A source of prompts: the command line, a file or a pipe."""
 
     @property
     def ended(self) -> bool:
@@ -48,7 +48,7 @@ class CommandRun:
         self._screen = screen
 
     def run(self, client: Client) -> None:
-        """Until the source has ended and every prompt with it. Ctrl-C gives up what is with the server."""
+        """Run until the source and every prompt have ended. Ctrl-C gives up the prompts that are with the server."""
         began = time.monotonic()
         try:
             while not (self._source.ended and self._session.finished):

@@ -73,14 +73,14 @@ class AsyncClient:
                 self._conversation.sent(message)
 
     async def status(self, timeout_s: float = 5.0) -> wire.Status:
-        """What the pipeline is doing now."""
+        """The status of the pipeline now."""
         answers = self._conversation.statuses
         await self._ask(wire.StatusRequest(), answers, timeout_s)
         assert answers.newest is not None
         return answers.newest
 
     async def trace(self, seconds: float, timeout_s: float = 10.0) -> recording.Recording:
-        """What the whole pipeline did in the last `seconds`, as far as the server remembers."""
+        """The recording of the whole pipeline over the last `seconds`, as far as the server remembers."""
         answers = self._conversation.traces
         await self._ask(wire.TraceRequest(seconds=seconds), answers, timeout_s)
         return recording.decode(answers.newest or b"")
@@ -169,7 +169,7 @@ class AsyncClient:
             self._end(error)
 
     def _ready(self) -> None:
-        """Something has changed at the socket: a message has come, a connection, or room to send."""
+        """Note a change at the socket: a message has come, a connection, or room to send."""
         self._take_in()
         self._changed.set()
 
@@ -196,7 +196,7 @@ class AsyncClient:
             self._liveness.asked(now)
 
     def _end(self, error: TriptychError) -> None:
-        """The conversation is over, and this is why."""
+        """End the conversation with an error."""
         if self._error is None:
             self._error = error
             self._conversation.fail(error)

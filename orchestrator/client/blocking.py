@@ -17,16 +17,16 @@ from stages.core.link import ClientLink
 from stages.core.probe import why_no_answer
 
 CONNECT_S = 5.0
-"""A running server is connected to at once."""
+"""Seconds to connect to a running server, which listens already."""
 
 OWN_CONNECT_S = 20.0
-"""A server of our own has a Python to start first."""
+"""Seconds to connect to a server of our own, which has a Python to start first."""
 
 _TICK_S = 0.25
-"""How long one look for a message, or for a connection, may keep all else waiting."""
+"""Seconds that one wait for a message, or for a connection, may keep all else waiting."""
 
 _LAST_WORDS_S = 5.0
-"""A pipeline of our own that takes nothing more may need this long to say why, and to end."""
+"""Seconds that a pipeline of our own that takes nothing more may need to say why, and to end."""
 
 
 class Client:
@@ -113,14 +113,14 @@ class Client:
     # The server.
 
     def status(self, timeout_s: float = 5.0) -> wire.Status:
-        """What the pipeline is doing now."""
+        """The status of the pipeline now."""
         answers = self._conversation.statuses
         self._await(lambda: self._ask(wire.StatusRequest(), answers.ask), answers.answered, answers.lost, timeout_s)
         assert answers.newest is not None
         return answers.newest
 
     def trace(self, seconds: float, timeout_s: float = 10.0) -> recording.Recording:
-        """What the whole pipeline did in the last `seconds`, as far as the server remembers."""
+        """The recording of the whole pipeline over the last `seconds`, as far as the server remembers."""
         answers = self._conversation.traces
         request = wire.TraceRequest(seconds=seconds)
         self._await(lambda: self._ask(request, answers.ask), answers.answered, answers.lost, timeout_s)

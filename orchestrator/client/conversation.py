@@ -1,4 +1,4 @@
-"""What one connection has asked and been told: which message belongs to which prompt, what is still to come. Pure.
+"""The state of one connection: which message belongs to which prompt, what is still to come. Pure.
 
 A client sends through whatever waits for it, tells the conversation what it has sent, and hands it every message that
 comes. Messages about a prompt with a stream go into the stream's queue; those about other prompts wait in `others`, as
@@ -37,13 +37,13 @@ class Queue:
         self.closed = False
         """Whether nobody reads any more."""
         self.cancels = 0
-        """Cancels on their way; each is answered once."""
+        """Number of cancels on their way; each is answered once."""
         self._events: deque[Event] = deque()
         self._error: TriptychError | None = None
         self._wake = wake
 
     def add(self, event: Event) -> None:
-        """An event has come."""
+        """Append an event that has come."""
         if not self.closed:
             if len(self._events) >= UNREAD and isinstance(event[0], wire.News):
                 self._drop_overtaken(event[0])
@@ -51,7 +51,7 @@ class Queue:
         self._wake()
 
     def fail(self, error: TriptychError) -> None:
-        """Nothing will come any more, and this is why."""
+        """End with an error: nothing will come any more, and this is why."""
         self.ended = True
         self._error = error
         self._wake()
@@ -89,12 +89,12 @@ class Answers(Generic[A]):
         self._lost = 0
 
     def ask(self) -> int:
-        """A question has been sent; its number, to wait for."""
+        """Note a question that has been sent; returns its number, to wait for."""
         self._asked += 1
         return self._asked
 
     def came(self, answer: A) -> None:
-        """An answer has come."""
+        """Note an answer that has come."""
         self.newest = answer
         self._answered = min(self._answered + 1, self._asked)
 
@@ -112,7 +112,7 @@ class Answers(Generic[A]):
         return number <= self._lost
 
     def write_off(self) -> None:
-        """What has been asked will not be answered any more."""
+        """Give up the questions that have been asked: they will not be answered any more."""
         self._answered = self._lost = self._asked
 
 
@@ -127,7 +127,7 @@ class Conversation:
         self._address = address
         self._liveness = liveness
         self._queues: dict[str, deque[Queue]] = {}
-        """By id, in the order in which they were sent: one that was closed may still have answers to come."""
+        """Queues by id, in the order in which they were sent: one that was closed may still have answers to come."""
         self._without: set[str] = set()
         """Prompts in work that have no stream."""
         self._cut_off: list[Queue] = []
@@ -142,11 +142,11 @@ class Conversation:
             raise Conflict(f"`id` {id!r} is that of a prompt of this client that has not ended; choose another")
 
     def opened(self, queue: Queue) -> None:
-        """The prompt of a stream has been sent."""
+        """Note that the prompt of a stream has been sent."""
         self._queues.setdefault(queue.id, deque()).append(queue)
 
     def sent(self, message: wire.PromptMessage) -> None:
-        """Something else has been sent."""
+        """Note that a message without a stream has been sent."""
         match message:
             case wire.Quote():
                 pass
@@ -181,17 +181,17 @@ class Conversation:
             self.others.append(event)
 
     def dropped(self) -> None:
-        """The connection has ended, maybe after a last word that is still to be taken in."""
+        """Note that the connection has ended, maybe after a last word that is still to be taken in."""
         self._cut()
         self.write_off()
 
     def write_off(self) -> None:
-        """What was asked about the server will not be answered any more."""
+        """Give up the questions about the server: they will not be answered any more."""
         self.statuses.write_off()
         self.traces.write_off()
 
     def nothing_more(self) -> None:
-        """Nothing more is there now: what was cut off, and has not ended with a last word, is lost.
+        """Note that no more messages are there now: what was cut off, and has not ended with a last word, is lost.
 
         The server gives up the prompts of a connection that ends, whether or not it lives on.
         """
@@ -207,7 +207,7 @@ class Conversation:
         return bool(self._queues or self._without or self.statuses.pending or self.traces.pending)
 
     def fail(self, error: TriptychError) -> None:
-        """The conversation is over: nothing will come for anybody."""
+        """End the conversation with an error: nothing will come for any stream."""
         for queue in [queue for queues in self._queues.values() for queue in queues]:
             self._forget(queue)
             if not queue.ended:

@@ -21,12 +21,12 @@ from stages.core import link
 from stages.core.errors import ConfigError, StartFailed
 
 _STOP_S = 10.0
-"""The child may take this long to stop before it is killed; it gives its own stages less (`deadlines.stop_s`)."""
+"""Seconds that the child may take to stop before it is killed; it gives its stages less (`deadlines.stop_s`)."""
 
 _TAIL_BYTES = 1 << 14
 
 PREFIX = "triptych: error: "
-"""How every command of Triptych begins the line that says why it ends."""
+"""Beginning of the line in which every command of Triptych says why it ends."""
 
 
 class Pipeline:

@@ -1,4 +1,4 @@
-"""Whether the server at the other end still lives. Pure: times are seconds of one clock, and come in from outside."""
+"""The watch on whether the server still lives. Pure: times are seconds of one clock, and come in from outside."""
 
 from stages.core import wire
 from stages.core.errors import NoAnswer
@@ -10,15 +10,15 @@ Not more often than needed: to answer, the server reads the memory map of every 
 """
 
 SILENCE_S = 30.0
-"""A server that has not answered for so long is gone."""
+"""Seconds without an answer after which a server counts as gone."""
 
 
 class Liveness:
-    """When a server was heard, and when it should be asked. Silence counts from a question that it has not answered."""
+    """The times at which a server was heard and asked. Silence counts from a question that it has not answered."""
 
     def __init__(self, address: str, silence_s: float, ask_s: float | None, now: float) -> None:
         self.status: wire.Status | None = None
-        """The newest that came."""
+        """Newest status that came; None before the first."""
         self._address = address
         self._silence_s = silence_s
         self._ask_s = ask_s
@@ -27,12 +27,12 @@ class Liveness:
         self._unanswered_since: float | None = None
 
     def heard(self, now: float) -> None:
-        """Something has come, whatever it was."""
+        """Note that a message has come, whatever it was."""
         self._heard_at = now
         self._unanswered_since = None
 
     def asked(self, now: float) -> None:
-        """A question has been sent."""
+        """Note that a question has been sent."""
         self._asked_at = now
         if self._unanswered_since is None:
             self._unanswered_since = now

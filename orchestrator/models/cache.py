@@ -14,7 +14,7 @@ from typing import NamedTuple
 MAIN = "main"
 
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
-"""What a hub id looks like; a folder may look like it, too."""
+"""Pattern of a hub id; a folder's path may match it, too."""
 
 _REPOSITORY = "models--"
 
@@ -24,7 +24,7 @@ class Snapshot(NamedTuple):
 
     hub_id: str
     revision: str
-    """Its branch or tag; the commit where it has none."""
+    """Branch or tag of the snapshot; the commit where it has none."""
     path: Path
 
 

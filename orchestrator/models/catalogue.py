@@ -19,12 +19,12 @@ class CatalogueEntry(msgspec.Struct, frozen=True):
     name: str
     """A hub id, the folder's name, or that of an embedded model."""
     family: str | None
-    """None for a model that cannot be run."""
+    """Short name of the model's family, such as SDXL; None for a model that cannot be run."""
     size_bytes: int
-    """On disk, all its files together."""
+    """Bytes on disk of all its files together."""
     path: str
     reason: str | None
-    """Why it cannot be run."""
+    """Why the model cannot be run; None where it can."""
 
 
 def model_dirs(variable: str) -> list[Path]:

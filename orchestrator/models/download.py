@@ -1,4 +1,4 @@
-"""From the hub into the standard cache: the files that are needed of a model that can be run, and no others."""
+"""Downloads from the hub into the standard cache: the files needed of models that can be run, and no others."""
 
 import errno
 import gc
@@ -105,7 +105,7 @@ def _snapshot_download(hub_id: str, revision: str | None, patterns: list[str], b
 
 
 def _why(error: Exception, hub_id: str, revision: str | None) -> str:
-    """What went wrong, and the way out."""
+    """The message for a failed download: what went wrong, and the way out."""
     from huggingface_hub import constants, errors
 
     host = constants.ENDPOINT

@@ -7,26 +7,26 @@ from stages.core.model import ir
 from stages.core.wire import Kind
 
 _PROCESS_BYTES = 200 << 20
-"""Python, OpenVINO and a tokenizer: what a stage process takes beside its model, about."""
+"""Bytes that a stage process takes beside its model, about: Python, OpenVINO and a tokenizer."""
 
 
 class Footprint(msgspec.Struct, frozen=True):
-    """Bytes."""
+    """Memory of a planned pipeline, in bytes."""
 
     weights_bytes: int
-    """Files of weights, once for every process that loads them."""
+    """Bytes of the files of weights, once for every process that loads them."""
     needed_bytes: int
-    """While everything loads, which is when most is needed."""
+    """Bytes needed while everything loads, which is when most is needed."""
 
 
 def part_bytes(planned: Plan) -> dict[str, int]:
-    """Size of the weights of every part of the model."""
+    """Bytes of the weights of every part of the model, by part."""
     card = planned.card
     return {part: ir(card.path, part).with_suffix(".bin").stat().st_size for part in card.parts}
 
 
 def footprint(planned: Plan) -> Footprint:
-    """The estimate: twice the weights, the processes, the arena."""
+    """The memory estimated for a plan: twice the weights, the processes, the arena."""
     sizes = part_bytes(planned)
     text = sum(sizes[part] for part in planned.card.text_encoders)
     by_kind: dict[Kind, int] = {"text": text, "unet": sizes["unet"], "vae": sizes["vae_decoder"]}

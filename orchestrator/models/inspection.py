@@ -1,4 +1,4 @@
-"""What a model folder holds, as its JSON files and the heads of its graphs tell; nothing is loaded."""
+"""The inspection of a model folder by its JSON files and the heads of its graphs; nothing is loaded."""
 
 import re
 from collections import Counter
@@ -34,7 +34,7 @@ _SETTINGS = (
     "clip_sample",
     "thresholding",
 )
-"""Of scheduler_config.json: what pictures depend on, in the order it is told."""
+"""Keys of scheduler_config.json that pictures depend on, in the order they are shown."""
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -42,7 +42,7 @@ class Part(msgspec.Struct, frozen=True):
 
     name: str
     bytes: int
-    """Size of its weights."""
+    """Bytes of its weights."""
     stored: dict[str, int]
     """Bytes of its constants by OpenVINO's element type, most first."""
 
@@ -52,7 +52,7 @@ class TextEncoder(msgspec.Struct, frozen=True):
 
     name: str
     embed_width: int | None
-    """Numbers a token becomes; None where its config.json does not say."""
+    """Width of a token's embedding; None where its config.json does not say."""
     tokenizer: str | None
     """The files its tokenizer is read from; None where there are none."""
 
@@ -62,13 +62,13 @@ class OwnSchedule(msgspec.Struct, frozen=True):
 
     class_name: str
     name: str | None
-    """What a request calls this class; None where there is none like it here, and requests have to name another."""
+    """The schedule's name in requests; None where there is none like it here, and requests have to name another."""
     prediction_type: str
     settings: dict[str, Any]
 
 
 class MemoryNeed(msgspec.Struct, frozen=True):
-    """Bytes; of a pipeline with one process a stage and the default configuration."""
+    """Memory, in bytes, of a pipeline with one process a stage and the default configuration."""
 
     weights_bytes: int
     needed_bytes: int
@@ -83,9 +83,9 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
     family: str
     can_run: bool
     reason: str | None
-    """Why it cannot be run."""
+    """Why it cannot be run; None where it can."""
     native_size: str
-    """Width x height in pixels."""
+    """Size of pictures the model was trained for, `width x height` in pixels."""
     downscale: int
     """Pixels per latent, each way."""
     parts: tuple[Part, ...]
@@ -127,7 +127,7 @@ def inspect(folder: Path, machine: Machine) -> Inspection:
 
 
 def obstacle(card: ModelCard) -> str | None:
-    """What would keep a model from being run although its card could be read; loading it may find more."""
+    """Why a model cannot be run although its card could be read; None if nothing is found. Loading may find more."""
     for part in card.text_encoders:
         if _tokenizer(card.path, part) is None:
             folder = card.path / _tokenizer_folder(part)
@@ -148,7 +148,7 @@ def stored(xml: Path) -> dict[str, int]:
 
 
 class _Widths(msgspec.Struct, frozen=True):
-    """What is read of a text encoder's config.json."""
+    """The keys of a text encoder's config.json that are read."""
 
     hidden_size: int | None = None
 

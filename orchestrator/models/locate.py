@@ -1,4 +1,4 @@
-"""Where the model folder is: the embedded one, a folder, or the hub's cache."""
+"""The model folder of a configuration: the embedded one, a folder, or one in the hub's cache."""
 
 import os
 from pathlib import Path
@@ -14,14 +14,15 @@ from stages.core.model import EMBEDDED, ModelCard, read_card
 
 
 def card(config: Config) -> ModelCard:
-    """The model that `model.path` names, downloaded if need be; its name is its hub id if it has one, and requests
-    that name no schedule get that of `model.schedule`.
+    """The card of the model that `model.path` names, downloaded if need be.
+
+    Its name is its hub id if it has one, and requests that name no schedule get that of `model.schedule`.
     """
     return msgspec.structs.replace(card_of(locate(config)), schedule=config.model.schedule or None)
 
 
 def card_of(folder: Path) -> ModelCard:
-    """The model in `folder`, which may be a snapshot of the cache. Raises ModelError."""
+    """The card of the model in `folder`, which may be a snapshot of the cache. Raises ModelError."""
     name = hf_cache.name_of(folder)
     try:
         found = read_card(folder)
@@ -53,7 +54,7 @@ def locate(config: Config) -> Path:
 
 
 def find(path: str, base: Path) -> Path | None:
-    """What there is of `path` without a network, whole or not; None for a hub id of which nothing is here."""
+    """The folder of `path` without a network, whole or not; None for a hub id of which nothing is here."""
     return _folder(path, base) or hf_cache.snapshot(hf_cache.root(), path)
 
 

@@ -1,1 +1,1 @@
-"""How to place the stages on a machine: measured alone, simulated together, tried for real."""
+"""The tuner: stages measured alone, pipelines simulated, the most promising run for real."""

@@ -1,4 +1,4 @@
-"""What curves of single stages do not tell, learned from real runs. Pure."""
+"""The simulator's conditions that curves of single stages do not tell, learned from real runs. Pure."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,7 +11,7 @@ from orchestrator.tuning.trial import LOAD, Trial
 from stages.core.config import Share
 
 Predict = Callable[[Trial, Conditions], Simulated]
-"""What the simulator makes of a trial's candidate under its load."""
+"""Simulates a trial's candidate under the trial's load."""
 
 MOST_INTERFERENCE = 1.0
 MOST_HANDOVER_S = 0.02
@@ -32,8 +32,8 @@ def calibrate(trials: Sequence[Trial], predict: Predict, start: Conditions) -> C
         (trial.cores_used[HUB] + trial.cores_used[LOAD]) * trial.seconds / trial.messages for trial in counted
     )
 
-    def excess(conditions: Conditions, share: Share) -> float:
-        """How much faster the simulated pipeline is than the real ones, 1 being as fast."""
+    def speed_ratio(conditions: Conditions, share: Share) -> float:
+        """Speed of the simulated pipelines as a factor of that of the real ones; 1 is as fast."""
         return typical(
             steady(predict(trial, conditions).played.records, trial.in_flight).images_per_s / trial.score.images_per_s
             for trial in counted
@@ -43,23 +43,23 @@ def calibrate(trials: Sequence[Trial], predict: Predict, start: Conditions) -> C
     found = msgspec.structs.replace(start, message_s=message_s)
     shares = {trial.candidate.share for trial in counted}
     if "timeslice" in shares:
-        interference = _halve(
+        interference = _bisect(
             MOST_INTERFERENCE,
-            lambda value: excess(msgspec.structs.replace(found, interference=value), "timeslice"),
+            lambda value: speed_ratio(msgspec.structs.replace(found, interference=value), "timeslice"),
         )
         found = msgspec.structs.replace(found, interference=interference)
     if "turns" in shares:
-        handover_s = _halve(
-            MOST_HANDOVER_S, lambda value: excess(msgspec.structs.replace(found, handover_s=value), "turns")
+        handover_s = _bisect(
+            MOST_HANDOVER_S, lambda value: speed_ratio(msgspec.structs.replace(found, handover_s=value), "turns")
         )
         found = msgspec.structs.replace(found, handover_s=handover_s)
     return found
 
 
-def _halve(most: float, excess: Callable[[float], float]) -> float:
+def _bisect(most: float, speed_ratio: Callable[[float], float]) -> float:
     """The value from 0 to `most` where `excess`, which falls, passes 1: by halving the interval."""
     low, high = 0.0, most
     for _ in range(_ROUNDS):
         middle = (low + high) / 2
-        low, high = (middle, high) if excess(middle) > 1 else (low, middle)
+        low, high = (middle, high) if speed_ratio(middle) > 1 else (low, middle)
     return (low + high) / 2

@@ -1,4 +1,4 @@
-"""Simulated time: what is due when, and the work that shares the cores meanwhile. Pure."""
+"""A discrete-event clock: calls that are due, and the work that shares the cores meanwhile. Pure."""
 
 import heapq
 from collections.abc import Callable
@@ -31,7 +31,7 @@ class Clockwork:
         self.sharing.add(work)
 
     def run(self) -> None:
-        """Until nothing is due and nothing at work."""
+        """Let time pass until nothing is due and nothing at work."""
         while True:
             due_s = self._due[0][0] - self.now if self._due else float("inf")
             done_s = self.sharing.next_s()

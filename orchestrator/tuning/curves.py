@@ -1,4 +1,4 @@
-"""What a unit of work costs, by threads, streams and rows: as measured, or by a law fitted to what was. Pure.
+"""The cost of a unit of work by threads, streams and rows: as measured, or by a law fitted to that. Pure.
 
 The law, for a forward of r rows in one of S streams that share p threads::
 
@@ -27,11 +27,11 @@ Floats = NDArray[np.float64]
 
 
 class UnitCost(NamedTuple):
-    """A unit of work while nothing else uses its cores."""
+    """The cost of a unit of work while nothing else uses its cores."""
 
     seconds: float
     cores: float
-    """How many cores it needs meanwhile."""
+    """Cores that it keeps busy meanwhile."""
     deviation: float = 0.0
     """Standard deviation of the seconds, as a share of them."""
 
@@ -53,7 +53,7 @@ class Law(msgspec.Struct, frozen=True):
     """Root mean square of the relative differences from what was measured."""
 
     def seconds(self, threads: int, streams: int, rows: int, bandwidth: float = 1.0) -> float:
-        """By the law."""
+        """Seconds of a unit of work by the law."""
         return float(_features(threads, streams, rows, bandwidth) @ self._terms)
 
     @property
@@ -97,7 +97,7 @@ def _subsets(terms: int, most: int) -> Iterable[tuple[int, ...]]:
 
 
 class Curves:
-    """The cost of every kind of work."""
+    """Cost curves of all kinds of stages."""
 
     def __init__(self, points: Iterable[Point], bandwidth: float = 1.0, by_law: bool = False) -> None:
         """`bandwidth` of the memory beside that of the machine measured; `by_law` also where there are measurements."""
@@ -113,7 +113,7 @@ class Curves:
         self._known: dict[tuple[Kind, int, int, int], UnitCost] = {}
 
     def cost(self, kind: Kind, threads: int, streams: int = 1, rows: int = 1) -> UnitCost:
-        """Of one unit of work of one stream, the other streams being at work as well."""
+        """The cost of one unit of work of one stream, the other streams being at work as well."""
         which = (kind, threads, streams, rows)
         if which not in self._known:
             self._known[which] = self._cost(*which)

@@ -5,7 +5,7 @@ import random
 import msgspec
 
 from orchestrator.bench.workload import Arrival
-from orchestrator.tuning.score import LEAD
+from orchestrator.tuning.score import WARM_UP_TURNS
 from stages.core.wire import Submit
 
 _WARM_STEPS = 6
@@ -39,4 +39,4 @@ def jobs_for(in_flight: int, images_per_s: float, seconds: float) -> int:
     The steady part holds each of the prompts in flight equally often, twice at least: where rows are shared, images are
     done in bursts, and half a burst more or less at the end would be a difference of many per cent.
     """
-    return in_flight * (LEAD + 1 + max(2, round(images_per_s * seconds / in_flight)))
+    return in_flight * (WARM_UP_TURNS + 1 + max(2, round(images_per_s * seconds / in_flight)))

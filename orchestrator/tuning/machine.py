@@ -17,19 +17,19 @@ class Topology(msgspec.Struct, frozen=True):
 
     @classmethod
     def here(cls, root: Path = Path("/sys/devices/system")) -> "Topology":
-        """Of the machine this process runs on."""
+        """The topology of the machine this process runs on."""
         return read(Machine.here(), root)
 
     @classmethod
     def what_if(cls, core_count: int, numa: int, memory: int = 1 << 50) -> "Topology":
-        """Of a machine that is not here: `numa` nodes of as many cores each, numbered node by node."""
+        """The topology of a machine that is not here: `numa` nodes of as many cores each, numbered node by node."""
         part = core_count // numa
         nodes = tuple(tuple(range(number * part, (number + 1) * part)) for number in range(numa))
         return cls(nodes, Machine(frozenset(range(part * numa)), math.inf, memory))
 
     @property
     def cores(self) -> tuple[int, ...]:
-        """All of them."""
+        """Cores of all nodes, in the order in which they are dealt out."""
         return tuple(core for node in self.nodes for core in node)
 
     @property

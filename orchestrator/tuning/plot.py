@@ -25,7 +25,7 @@ _CYCLE = ("#1b4965", "#dd8452", "#55a868", "#8172b3", "#937860", "#da8bc3", "#4c
 
 
 def draw_tuning(path: Path, outcome: TuningOutcome, profile: Profile) -> None:
-    """Throughput against latency of all that was run, the stages alone, and what other numbers of cores would do."""
+    """Draw throughput against latency of all runs, the stages alone, and the throughput with other numbers of cores."""
     figure = _figure(f"{profile.facts.model}, cores {profile.cores}: {headline(outcome)}", (10.0, 11.0))
     above, below = figure.subplots(2, 1, height_ratios=(1.3, 1.0))
     grid = below.get_subplotspec().subgridspec(1, 2)
@@ -36,8 +36,8 @@ def draw_tuning(path: Path, outcome: TuningOutcome, profile: Profile) -> None:
     plot_file.save(figure, path)
 
 
-def draw_paper(path: Path, title: str, rows: Sequence[LayoutRow]) -> None:
-    """Throughput and tail latency of simulated layouts, side by side."""
+def draw_layouts(path: Path, title: str, rows: Sequence[LayoutRow]) -> None:
+    """Draw throughput and tail latency of simulated layouts, side by side."""
     figure = _figure(title, (10.0, 0.55 * len(rows) + 2.0))
     rate, tail = figure.subplots(1, 2, sharey=True)
     names = [row.layout for row in rows]
@@ -67,7 +67,7 @@ def _figure(title: str, size: tuple[float, float]) -> "Figure":
 
 
 def _runs(axes: "Axes", outcome: TuningOutcome) -> None:
-    """A line for each way to share and number of streams, along which the rows grow."""
+    """Draw a line for each way to share and number of streams, along which the rows grow."""
     lines: dict[tuple[str, int], list[Candidate]] = {}
     for candidate in dict.fromkeys(trial.candidate for trial in outcome.trials):
         lines.setdefault((candidate.layout, candidate.unet.streams), []).append(candidate)
@@ -101,7 +101,7 @@ def _p99(outcome: TuningOutcome, candidate: Candidate) -> float:
 
 
 def _alone(axes: "Axes", profile: Profile) -> None:
-    """What a row of the U-Net costs, measured as dots, and by the law as lines."""
+    """Draw the cost of a row of the U-Net: measured as dots, by the law as lines."""
     points = [point for point in profile.points if point.kind == "unet"]
     law = Curves(profile.points).laws["unet"]
     for number, (threads, streams) in enumerate(sorted({(p.threads, p.streams) for p in points})):

@@ -17,10 +17,10 @@ from stages.core.model import ModelCard
 from stages.core.wire import KINDS, Kind
 
 _IMAGES = 24
-"""That count in a simulated load, at least."""
+"""Images that count in a simulated load, at least."""
 
 _MEMORY_SHARE = 0.9
-"""Of the memory available may be planned with."""
+"""Share of the available memory that may be planned with."""
 
 
 class Predictor:
@@ -54,7 +54,7 @@ class Predictor:
         return simulate(planned, self.topology.machine, self.curves, arrivals, out, self.conditions)
 
     def score(self, candidate: Candidate) -> Score:
-        """As `play`, the steady part of it."""
+        """The score of the candidate: the steady part of `play`."""
         return steady(self.play(candidate).played.records, fill(self.plan(candidate)))
 
     def bound(self, candidate: Candidate) -> float:
@@ -85,7 +85,7 @@ class Predictor:
         return seconds, seconds * cost.cores
 
     def memory_bytes(self, candidate: Candidate) -> int:
-        """Of all stage processes together: what was seen when they were measured, one compilation a number of rows."""
+        """Bytes of all stage processes together, from their measurements: one compilation a number of rows."""
         per_job = self.card.rows(self.card.guidance_scale)
         total = 0
         for kind in KINDS:
@@ -116,7 +116,7 @@ class Predictor:
     def scores(
         self, candidates: Iterable[Candidate], tick: Callable[[], None] = lambda: None
     ) -> dict[Candidate, Score]:
-        """Of all of them; `tick` is called after each."""
+        """Predicted scores of the candidates; `tick` is called after each."""
         found = {}
         for candidate in candidates:
             found[candidate] = self.score(candidate)

@@ -32,8 +32,8 @@ from stages.core.wire import Kind
 _TICK_S = 0.2
 
 
-class Ask(msgspec.Struct, frozen=True):
-    """What one child is to measure."""
+class StageSetting(msgspec.Struct, frozen=True):
+    """The setting of a stage that one child process measures."""
 
     kind: Kind
     threads: int
@@ -42,7 +42,7 @@ class Ask(msgspec.Struct, frozen=True):
 
 
 class Facts(msgspec.Struct, frozen=True):
-    """What measurements hold for."""
+    """The facts that measurements depend on."""
 
     cpu: str
     openvino: str
@@ -55,22 +55,22 @@ class Facts(msgspec.Struct, frozen=True):
 
 
 class Profile(msgspec.Struct, frozen=True):
-    """All that was measured of a model on a machine; the file that `triptych plan` reads."""
+    """The measurements of a model on a machine; the file that `triptych plan` reads."""
 
     facts: Facts
     card: ModelCard
     cores: str
     points: tuple[Point, ...]
     conditions: Conditions
-    """As the run that measured them had calibrated the simulator."""
+    """Conditions of the simulator, as the run that measured the points calibrated them."""
 
     def encode(self) -> bytes:
-        """As JSON for a file."""
+        """Encode the profile as JSON for a file."""
         return msgspec.json.format(msgspec.json.encode(self, enc_hook=str)) + b"\n"
 
     @classmethod
     def read(cls, path: Path) -> "Profile":
-        """From a file. Raises ConfigError."""
+        """Read a profile from a file. Raises ConfigError."""
         try:
             return msgspec.json.decode(read_text_file(path), type=cls, dec_hook=lambda kind, value: kind(value))
         except OSError as error:
@@ -80,7 +80,7 @@ class Profile(msgspec.Struct, frozen=True):
 
 
 def facts(config: Config, card: ModelCard) -> Facts:
-    """Of this machine and this model."""
+    """The facts of this machine and this model."""
     planned_size = config.model.sizes[0].split("x") if config.model.sizes else card.native
     width, height = (int(side) for side in planned_size)
     return Facts(
@@ -95,43 +95,43 @@ def facts(config: Config, card: ModelCard) -> Facts:
     )
 
 
-def asks(topology: Topology, card: ModelCard) -> list[Ask]:
-    """What to measure, most telling first: all threads in one stream and in several, then fewer threads."""
+def stage_settings(topology: Topology, card: ModelCard) -> list[StageSetting]:
+    """The settings to measure, most telling first: all threads in one stream and in several, then fewer threads."""
     granted = topology.granted
     per_job = card.rows(card.guidance_scale)
     rows = tuple(doubling(per_job, MOST_ROWS))
     ladder = sorted({granted, *doubling(1, granted), *(len(node) for node in topology.nodes)}, reverse=True)
     ladder = [threads for threads in ladder if threads <= granted]
-    wanted = [Ask("unet", granted, streams, rows) for streams in doubling(1, min(granted, MOST_STREAMS))]
-    wanted = [ask for ask in wanted if ask.threads % ask.streams == 0]
+    wanted = [StageSetting("unet", granted, streams, rows) for streams in doubling(1, min(granted, MOST_STREAMS))]
+    wanted = [setting for setting in wanted if setting.threads % setting.streams == 0]
     for threads in ladder:
-        wanted += [Ask("vae", threads, 1, (1,)), Ask("text", threads, 1, (1,))]
-    wanted += [Ask("unet", threads, 1, rows) for threads in ladder if threads < granted]
+        wanted += [StageSetting("vae", threads, 1, (1,)), StageSetting("text", threads, 1, (1,))]
+    wanted += [StageSetting("unet", threads, 1, rows) for threads in ladder if threads < granted]
     return wanted
 
 
-def missing(wanted: Iterable[Ask], points: Iterable[Point]) -> list[Ask]:
-    """What of `wanted` has not been measured."""
+def missing(wanted: Iterable[StageSetting], points: Iterable[Point]) -> list[StageSetting]:
+    """The settings of `wanted` that have not been measured."""
     known = {(point.kind, point.threads, point.streams, point.rows) for point in points}
     left = []
-    for ask in wanted:
-        rows = tuple(r for r in ask.rows if (ask.kind, ask.threads, ask.streams, r) not in known)
+    for setting in wanted:
+        rows = tuple(r for r in setting.rows if (setting.kind, setting.threads, setting.streams, r) not in known)
         if rows:
-            left.append(msgspec.structs.replace(ask, rows=rows))
+            left.append(msgspec.structs.replace(setting, rows=rows))
     return left
 
 
-class Alone:
+class StageProfiler:
     """A stage that is loaded in a process of its own, to be measured as often as wanted."""
 
-    def __init__(self, ask: Ask, child: subprocess.Popen[bytes], stderr: IO[bytes]) -> None:
-        self._ask = ask
+    def __init__(self, setting: StageSetting, child: subprocess.Popen[bytes], stderr: IO[bytes]) -> None:
+        self._setting = setting
         self._child = child
         self._stderr = stderr
         self._unread = b""
 
     def measure(self, rows: int, until: float = math.inf, tick: Callable[[], None] = lambda: None) -> Point | None:
-        """Its unit of work of `rows` rows; None, for good, if the monotonic clock says `until` before that is known.
+        """Measure a unit of work of `rows` rows; None, for good, if the monotonic clock says `until` before the answer.
 
         `tick` is called several times a second. Raises StartFailed for a stage that cannot be loaded.
         """
@@ -156,13 +156,17 @@ class Alone:
     def _ended(self) -> StartFailed:
         self._stderr.seek(0)
         why = self._stderr.read().decode(errors="replace").strip().splitlines() or ["it ended without a word"]
-        return StartFailed(f"{self._ask.kind} with {self._ask.threads} threads could not be measured: {why[-1]}")
+        return StartFailed(
+            f"{self._setting.kind} with {self._setting.threads} threads could not be measured: {why[-1]}"
+        )
 
 
 @contextmanager
-def alone(ask: Ask, config: Config, card: ModelCard, topology: Topology) -> Iterator[Alone]:
+def stage_profiler(
+    setting: StageSetting, config: Config, card: ModelCard, topology: Topology
+) -> Iterator[StageProfiler]:
     """Start a process that loads the stage; it ends with the context, or with us."""
-    spec = next(spec for spec in _plan(ask, config, card, topology).stages if spec.kind == ask.kind)
+    spec = next(spec for spec in _plan(setting, config, card, topology).stages if spec.kind == setting.kind)
     with (
         tempfile.TemporaryFile() as stderr,
         subprocess.Popen(
@@ -176,37 +180,37 @@ def alone(ask: Ask, config: Config, card: ModelCard, topology: Topology) -> Iter
         ) as child,
     ):
         try:
-            yield Alone(ask, child, stderr)
+            yield StageProfiler(setting, child, stderr)
         finally:
             child.kill()
 
 
 def measure(
-    ask: Ask, config: Config, card: ModelCard, topology: Topology, until: float, tick: Callable[[], None]
+    setting: StageSetting, config: Config, card: ModelCard, topology: Topology, until: float, tick: Callable[[], None]
 ) -> Iterator[Point]:
-    """Every number of rows twice, as far as the monotonic clock lets it until it says `until`.
+    """Measure every number of rows twice, as far as the monotonic clock lets it until it says `until`.
 
     `tick` is called several times a second. Raises StartFailed for a stage that cannot be loaded.
     """
-    with alone(ask, config, card, topology) as stage:
+    with stage_profiler(setting, config, card, topology) as stage:
         # The second time backwards: what disturbs a virtual machine for a second must not hit a point both times.
-        for rows in (*ask.rows, *reversed(ask.rows)):
+        for rows in (*setting.rows, *reversed(setting.rows)):
             point = stage.measure(rows, until, tick)
             if point is None:
                 return
             yield point
 
 
-def _plan(ask: Ask, config: Config, card: ModelCard, topology: Topology) -> Plan:
+def _plan(setting: StageSetting, config: Config, card: ModelCard, topology: Topology) -> Plan:
     """The plan of a pipeline in which the stage is what it is to be measured as."""
-    these = cores.render(topology.cores[: ask.threads])
-    own = Placement(these, ask.threads, 1, ask.streams, max(2, *ask.rows))
+    these = cores.render(topology.cores[: setting.threads])
+    own = Placement(these, setting.threads, 1, setting.streams, max(2, *setting.rows))
     other = Placement(these, 1)
-    placed: dict[Kind, Placement] = {"text": other, "unet": other, "vae": other, ask.kind: own}
+    placed: dict[Kind, Placement] = {"text": other, "unet": other, "vae": other, setting.kind: own}
     return plan(Candidate("timeslice", **placed).apply(config), card, topology.machine)
 
 
-def quickest(points: Iterable[Point]) -> tuple[Point, ...]:
+def fastest(points: Iterable[Point]) -> tuple[Point, ...]:
     """The quickest measurement of each kind of work."""
     found: dict[tuple[Kind, int, int, int], Point] = {}
     for point in points:
@@ -217,16 +221,16 @@ def quickest(points: Iterable[Point]) -> tuple[Point, ...]:
 
 
 class ProfileStore:
-    """What was measured, kept in the user's cache folder: a run that was broken off goes on where it was."""
+    """The measurements, kept in the user's cache folder: a run that was broken off goes on where it was."""
 
     def __init__(self, known: Facts, store: figures.FigureStore | None = None) -> None:
         self._store = store or figures.FigureStore("profile")
         self._facts = known
 
     def points(self) -> tuple[Point, ...]:
-        """All that were remembered."""
+        """Measurements that were remembered."""
         return self._store.read(self._facts, tuple[Point, ...]) or ()
 
     def add(self, point: Point) -> None:
         """Remember one more. Of several of the same kind the quickest is kept: others were disturbed."""
-        self._store.write(self._facts, quickest((*self.points(), point)))
+        self._store.write(self._facts, fastest((*self.points(), point)))

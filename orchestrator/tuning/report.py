@@ -1,4 +1,4 @@
-"""What the tuner found, as people read it. Pure."""
+"""The tuner's outcome as text for people. Pure."""
 
 from collections.abc import Sequence
 from io import StringIO
@@ -20,7 +20,7 @@ _WIDTH = 118
 
 
 def scores_of(trials: Sequence[Trial], candidate: Candidate) -> list[Score]:
-    """Of all runs of a candidate."""
+    """Scores of all runs of a candidate, in order."""
     return [trial.score for trial in trials if trial.candidate == candidate]
 
 
@@ -39,7 +39,7 @@ def headline(outcome: TuningOutcome) -> str:
 
 
 def remarks(outcome: TuningOutcome, model: str, openvino: str) -> list[str]:
-    """What the configuration file says about itself."""
+    """The comment lines at the top of the configuration file: how it was found."""
     assert outcome.best is not None
     best = [trial for trial in outcome.trials if trial.candidate == outcome.best]
     runs = "1 run" if len(best) == 1 else f"the median of {len(best)} runs"
@@ -85,7 +85,7 @@ def text(outcome: TuningOutcome, profile: Profile) -> str:
 
 
 def next_core(outcome: TuningOutcome, here: int) -> list[str]:
-    """What other numbers of cores would give, beside what these do; simulated by the fitted law."""
+    """Lines on the throughput with other numbers of cores, beside that with these; simulated by the fitted law."""
     found = dict(outcome.more_cores)
     if here not in found:
         return []

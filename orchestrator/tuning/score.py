@@ -1,4 +1,4 @@
-"""What a load comes to where only the steady part of it counts. Pure."""
+"""Scores of loads, of which only the steady part counts. Pure."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from orchestrator.bench.drive import Record
 from orchestrator.plan import Plan
 from stages.core.errors import StageFault
 
-LEAD = 2
+WARM_UP_TURNS = 2
 """Turns of the prompts in flight that pass before a closed loop counts: the pipeline fills, and what is still to be
 compiled is."""
 
@@ -34,13 +34,13 @@ def fill(plan: Plan) -> int:
 def steady(records: Sequence[Record], in_flight: int | None) -> Score:
     """The score of a load of one image a prompt.
 
-    Of a closed loop, the first LEAD times `in_flight` images and the last `in_flight` do not count: while they are
-    made, the pipeline fills and empties. Raises StageFault if a prompt failed.
+    Of a closed loop, the first WARM_UP_TURNS times `in_flight` images and the last `in_flight` do not count: while they
+    are made, the pipeline fills and empties. Raises StageFault if a prompt failed.
     """
     if failed := [record for record in records if record.code is not None]:
         raise StageFault(f"{len(failed)} of {len(records)} prompts failed: {failed[0].message}")
     done = sorted((record.done_s or 0.0, record.latency_s or 0.0) for record in records)
-    first, last = LEAD * (in_flight or 0), len(done) - (in_flight or 0)
+    first, last = WARM_UP_TURNS * (in_flight or 0), len(done) - (in_flight or 0)
     if last - first < 2:
         first, last = 0, len(done)
     counted = done[first:last]

@@ -1,10 +1,10 @@
-"""Which candidates to run for real, one after the other, and which of them is best. Pure.
+"""The search for the best candidate: which to run for real, one after the other. Pure.
 
 The simulator ranks all candidates. Where it is wrong, it is wrong alike for candidates of one family, so the first
-trials go to the best one of each promising family, and correct what is predicted of the rest. Then the climb: the
-candidate that promises most is run, and so are those one step (rows or streams doubled or halved) from the best, until
-none of them promises more than what was measured. Trials that are left go to the best few again: the noise of one run
-is larger than the difference between neighbours.
+trials go to the best one of each family that is predicted well, and correct what is predicted of the rest. Then the
+climb: the candidate of the best prediction is run, and so are those one step (rows or streams doubled or halved) from
+the best, until none of them is predicted better than what was measured. Trials that are left go to the best few again:
+the noise of one run is larger than the difference between neighbours.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,33 +16,33 @@ from orchestrator.tuning.score import Score
 from orchestrator.tuning.space import Candidate
 
 _PROMISING = 0.6
-"""A family whose best candidate is predicted less than this of the best of all gets no trial of its own."""
+"""Share of the best prediction of all below which a family's best candidate gets no trial of its own."""
 
 _NEIGHBOUR_SHARE = 0.85
-"""A neighbour of the best that is predicted this share of it is worth a trial: forecasts are not nearer."""
+"""Share of the best from which the prediction of a neighbour is worth a trial: predictions are no more exact."""
 
 _TRIAL_SHARE = 0.97
-"""Any other candidate must promise this share of it."""
+"""Share of the best from which the prediction of any other candidate is worth a trial."""
 
 _CLOSE = 0.97
-"""Those measured within this share of the best may be the best."""
+"""Share of the best from which a candidate's measurement may mean that it is the best."""
 
 _TOLERANCE = 1.15
-"""A candidate predicted to miss the cap by no more than this factor is not ruled out."""
+"""Factor on the latency cap up to which a prediction does not rule a candidate out."""
 
 _CONFIRM = 0.25
 """Share of the trials that is kept for running the best again."""
 
 
-class Found(msgspec.Struct, frozen=True):
+class SearchResult(msgspec.Struct, frozen=True):
     """The outcome of a search."""
 
     best: Candidate | None
-    """None if no candidate that was run keeps the cap."""
+    """Best candidate; None if none that was run keeps the cap."""
     scores: dict[Candidate, tuple[Score, ...]]
-    """All runs, by candidate, in the order of first runs."""
+    """Scores of all runs, by candidate, in the order of first runs."""
     predicted: dict[Candidate, Score]
-    """By the simulator, before anything was run."""
+    """Scores by the simulator, before anything was run."""
     complete: bool
     """Whether it ended by itself, rather than for want of trials."""
 
@@ -56,7 +56,7 @@ def search(
     cap_s: float,
     trials: int,
     known: Mapping[Candidate, Sequence[Score]] = {},
-) -> Found:
+) -> SearchResult:
     """Run at most `trials` candidates, those of `known` counted; `trial` answers None when time is up."""
     runs: Runs = {candidate: list(scores) for candidate, scores in known.items()}
     first = _first_of_families(predicted, cap_s)[: max(1, trials // 3)]
@@ -68,7 +68,7 @@ def search(
         if following is None and left > confirm:
             following = _climb(predicted, runs, cap_s)
         if following is None:
-            following = _doubtful(runs, cap_s)
+            following = _least_run_near_best(runs, cap_s)
         if following is None:
             complete = True
             break
@@ -77,7 +77,7 @@ def search(
             break
         runs.setdefault(following, []).append(score)
     kept = {candidate: tuple(scores) for candidate, scores in runs.items()}
-    return Found(best_of(runs, cap_s), kept, dict(predicted), complete)
+    return SearchResult(best_of(runs, cap_s), kept, dict(predicted), complete)
 
 
 def best_of(runs: Mapping[Candidate, Sequence[Score]], cap_s: float) -> Candidate | None:
@@ -97,7 +97,7 @@ def typical_p99(scores: Sequence[Score]) -> float:
 
 
 def _first_of_families(predicted: Mapping[Candidate, Score], cap_s: float) -> list[Candidate]:
-    """The best of each family that promises something, best first."""
+    """The best of each family that is predicted well enough, best first."""
     possible = _possible(predicted, cap_s)
     best: dict[tuple[str, ...], Candidate] = {}
     for candidate in possible:
@@ -110,13 +110,13 @@ def _first_of_families(predicted: Mapping[Candidate, Score], cap_s: float) -> li
 
 
 def _possible(predicted: Mapping[Candidate, Score], cap_s: float) -> list[Candidate]:
-    """Those that may keep the cap; if none may, the quickest one."""
+    """The candidates that may keep the cap; if none may, the one of least latency."""
     fit = [candidate for candidate, score in predicted.items() if score.p99_s <= cap_s * _TOLERANCE]
     return fit or sorted(predicted, key=lambda candidate: predicted[candidate].p99_s)[:1]
 
 
 def _climb(predicted: Mapping[Candidate, Score], runs: Runs, cap_s: float) -> Candidate | None:
-    """The candidate to run next, if one promises enough."""
+    """The candidate to run next, if one is predicted good enough."""
     best = best_of(runs, cap_s)
     rate, tail = _correction(predicted, runs, lambda s: s.images_per_s), _correction(predicted, runs, lambda s: s.p99_s)
 
@@ -144,7 +144,7 @@ def _climb(predicted: Mapping[Candidate, Score], runs: Runs, cap_s: float) -> Ca
 def _correction(
     predicted: Mapping[Candidate, Score], runs: Runs, what: Callable[[Score], float]
 ) -> Callable[[Candidate], float]:
-    """Measured over predicted: the median of the candidate's family, else of all that were run."""
+    """A function for the ratio of measured to predicted: the median of the candidate's family, else of all runs."""
     ratios: dict[tuple[str, ...], list[float]] = {}
     for candidate, scores in runs.items():
         if candidate in predicted:
@@ -168,8 +168,8 @@ def _one_step(one: Candidate, other: Candidate) -> bool:
     return (rows, streams) in ((1, 2), (2, 1))
 
 
-def _doubtful(runs: Runs, cap_s: float) -> Candidate | None:
-    """Of those so near to the best that they may be better, the one that was run least; None once all are settled."""
+def _least_run_near_best(runs: Runs, cap_s: float) -> Candidate | None:
+    """The candidate that was run least of those that may be better than the best; None once all are settled."""
     best = best_of(runs, cap_s)
     if best is None:
         return None

@@ -18,16 +18,16 @@ class Work:
 
     process: str
     cores: frozenset[int] | None
-    """The set it is confined to; None for a process that runs wherever there is room."""
+    """Cores it is confined to; None for a process that runs wherever there is room."""
     left_s: float
     """Seconds that it would still take alone."""
     asks: float
     """Cores it keeps busy when it has them."""
     done: Done
     concurrency: tuple[int, float] = (1, 1.0)
-    """Of how many pieces of one process `left_s` is the time of each, and how much faster one alone goes."""
+    """Pieces of one process at work together for which `left_s` holds, and how many times as fast one alone is."""
     threads: int = 1
-    """That it is divided among."""
+    """Threads that it is divided among."""
     speed: float = 0.0
 
 
@@ -75,12 +75,12 @@ class Sharing:
         return [work.done for work in done]
 
     def _settle(self) -> None:
-        """Set the speeds."""
+        """Set the speed of every piece, from the cores that are there for it."""
         asked = {each: 0.0 for each in self._sets}
         competing: dict[frozenset[int], set[str]] = {each: set() for each in self._sets}
-        flights: dict[str, int] = {}
+        in_flight: dict[str, int] = {}
         for work in self._works:
-            flights[work.process] = flights.get(work.process, 0) + 1
+            in_flight[work.process] = in_flight.get(work.process, 0) + 1
             if work.cores is not None:
                 asked[work.cores] += work.asks
                 competing[work.cores].add(work.process)
@@ -100,6 +100,6 @@ class Sharing:
                 share /= 1 + self._interference
             together, alone = work.concurrency
             if together > 1:
-                share *= 1 + (alone - 1) * (together - flights[work.process]) / (together - 1)
+                share *= 1 + (alone - 1) * (together - in_flight[work.process]) / (together - 1)
             work.speed = share * granted
         self._stale = False

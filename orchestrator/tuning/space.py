@@ -17,7 +17,7 @@ MOST_STREAMS = 16
 
 
 class Placement(msgspec.Struct, frozen=True):
-    """One kind of stage; the names are those of the configuration."""
+    """Settings of one kind of stage; the names are those of the configuration."""
 
     cores: str
     threads: int
@@ -54,7 +54,7 @@ class Candidate(msgspec.Struct, frozen=True):
         )
 
     def overrides(self) -> list[str]:
-        """The same as `section.key=value`s of the command line."""
+        """The candidate as `section.key=value`s of the command line."""
         keys = [f"pipeline.share={self.share}"]
         for kind in KINDS:
             placement = msgspec.structs.asdict(self.of(kind))
@@ -63,13 +63,13 @@ class Candidate(msgspec.Struct, frozen=True):
 
     @property
     def family(self) -> tuple[str, ...]:
-        """What candidates have in common that differ in streams and rows only."""
+        """The key of a family: candidates that differ in streams and rows only have the same."""
         placements = (self.of(kind) for kind in KINDS)
         return (self.share, *(f"{each.cores}/{each.threads}/{each.replicas}" for each in placements))
 
     @property
     def layout(self) -> str:
-        """Who has which cores, as people read it."""
+        """The cores of every kind of stage, as text for people."""
         unet = self.unet
         if len({self.of(kind).cores for kind in KINDS}) == 1:
             side = f", vae {_threads(self.vae)}" if self.vae.threads != unet.threads else ""
@@ -80,7 +80,7 @@ class Candidate(msgspec.Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """What tells it from others, as people read it."""
+        """The candidate's name: layout, streams and rows, as text for people."""
         streams = f"{self.unet.streams} stream{'' if self.unet.streams == 1 else 's'}"
         return f"{self.layout}, {streams}, {self.unet.max_rows} rows"
 
@@ -100,7 +100,7 @@ def of_config(config: Config, share: Share, threads: dict[Kind, int], core_sets:
 
 
 def candidates(topology: Topology, card: ModelCard) -> list[Candidate]:
-    """All that are worth a look on this machine."""
+    """The candidates that are worth a look on this machine."""
     per_job = card.rows(card.guidance_scale)
     rows = [rows for rows in doubling(max(2, per_job), MOST_ROWS)]
     found = []

@@ -20,11 +20,11 @@ from stages.core import figures, wire
 _TICK_S = 0.2
 
 LOAD = "load"
-"""The client that plays the load: it needs cores, too."""
+"""Name, in `cores_used`, of the client that plays the load: it needs cores, too."""
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of one run."""
+    """The figures of one run of a candidate."""
 
     candidate: Candidate
     score: Score
@@ -32,17 +32,17 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     jobs: int
     steps: int
     seconds: float
-    """From the first prompt that counted to the last picture."""
+    """Seconds from the first prompt that counted to the last picture."""
     cores_used: dict[str, float]
     """CPU seconds a second of every stage process, by name, of the hub, and of the client (LOAD)."""
     messages: int
-    """That the client heard from the hub."""
+    """Number of messages from the hub to the client."""
     pss_bytes: int
-    """Of all stage processes together, afterwards."""
+    """PSS of all stage processes together, afterwards, in bytes."""
     bottleneck: wire.Bottleneck = wire.Bottleneck(limits=None, why="", change="")
 
 
-class _Line:
+class _TickingClient:
     """A client whose silence is filled with ticks, and which counts what it hears."""
 
     def __init__(self, client: Client, tick: Callable[[], None]) -> None:
@@ -63,10 +63,10 @@ class _Line:
         self._client.cancel(*ids)
 
 
-class Running:
+class TrialPipeline:
     """A pipeline that serves as a candidate has it, and nobody else."""
 
-    def __init__(self, candidate: Candidate, in_flight: int, client: Client, line: _Line) -> None:
+    def __init__(self, candidate: Candidate, in_flight: int, client: Client, line: _TickingClient) -> None:
         self._candidate = candidate
         self._in_flight = in_flight
         self._client = client
@@ -108,22 +108,22 @@ class Running:
 
 
 @contextmanager
-def running(
+def trial_pipeline(
     config: Path | None,
     overrides: Sequence[str],
     candidate: Candidate,
     in_flight: int,
     tick: Callable[[], None] = lambda: None,
     load_s: float = 600.0,
-) -> Iterator[Running]:
-    """Start it for loads with `in_flight` prompts out, and stop it at the end.
+) -> Iterator[TrialPipeline]:
+    """Start the candidate's pipeline for loads with `in_flight` prompts out, and stop it at the end.
 
     `tick` is called several times a second. Raises what ends the pipeline.
     """
     keys = [*overrides, *candidate.overrides(), f"pipeline.queue_limit={max(64, in_flight)}"]
     with own_pipeline(config, keys) as client:
         client.wait_serving(lambda _: tick(), load_s)
-        yield Running(candidate, in_flight, client, _Line(client, tick))
+        yield TrialPipeline(candidate, in_flight, client, _TickingClient(client, tick))
 
 
 def run(
@@ -135,8 +135,8 @@ def run(
     steps: int,
     tick: Callable[[], None] = lambda: None,
 ) -> Trial:
-    """One load on a pipeline of its own: start it, warm it up, play, stop it. As `running` and `Running.play`."""
-    with running(config, overrides, candidate, in_flight, tick) as pipeline:
+    """Play one load on a pipeline of its own: start it, warm it up, play, stop it. Raises as `TrialPipeline.play`."""
+    with trial_pipeline(config, overrides, candidate, in_flight, tick) as pipeline:
         pipeline.warm_up(steps)
         return pipeline.play(jobs, steps)
 
@@ -146,7 +146,7 @@ def _cpu_s(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
-class Logbook:
+class TrialStore:
     """Trials that were run, kept in the user's cache folder, so that no run is made twice without need."""
 
     def __init__(self, facts: object, store: figures.FigureStore | None = None) -> None:
@@ -154,7 +154,7 @@ class Logbook:
         self._facts = facts
 
     def read(self) -> tuple[Trial, ...]:
-        """All of them, oldest first."""
+        """Trials that were remembered, oldest first."""
         return self._store.read(self._facts, tuple[Trial, ...]) or ()
 
     def add(self, trial: Trial) -> None:

@@ -16,10 +16,10 @@ from orchestrator.tuning.load import jobs_for
 from orchestrator.tuning.machine import Topology
 from orchestrator.tuning.predictor import Predictor, best_predicted
 from orchestrator.tuning.score import Score, fill
-from orchestrator.tuning.search import Found, search
+from orchestrator.tuning.search import SearchResult, search
 from orchestrator.tuning.simulate import UNMEASURED, Conditions, Simulated
 from orchestrator.tuning.space import Candidate
-from orchestrator.tuning.trial import Logbook, Trial
+from orchestrator.tuning.trial import Trial, TrialStore
 from stages.core import cores
 from stages.core.config import Config
 from stages.core.model import ModelCard
@@ -27,25 +27,25 @@ from stages.core.point import Point
 from stages.core.wire import KINDS, Kind
 
 _PROFILE_SHARE = 0.4
-"""Of the budget may go to stages alone; what was not measured by then, the law has to tell."""
+"""Share of the budget that may go to stages alone; what was not measured by then is predicted by the law."""
 
 _MOST_SIMULATED = 80
-_MOST_AHEAD = 5
+_MOST_SIMULATED = 5
 """Configurations that are simulated for each other number of cores."""
 
 _STEADY_SHARE = 0.5
-"""Of the time for a trial that goes to the steady part of its load; the rest is starting and warming up."""
+"""Share of the time for a trial that goes to the steady part of its load; the rest is starting and warming up."""
 
 _STEADY_S = (3.0, 30.0)
-"""The steady part is at least and at most so long where images are quick."""
+"""Seconds of the steady part, at least and at most, where images are quick."""
 
 _START_S = 5.0
 _WARM_SHARE = 0.4
-"""Images that warming up takes as long as, for each prompt in flight."""
+"""Images that take as long as warming up, for each prompt in flight."""
 
 
 class TuningTask(NamedTuple):
-    """What is to be tuned, and within what."""
+    """The configuration to tune, and the bounds within which."""
 
     path: Path | None
     overrides: tuple[str, ...]
@@ -53,14 +53,14 @@ class TuningTask(NamedTuple):
     card: ModelCard
     topology: Topology
     steps: int
-    """Of the prompts it is tuned for."""
+    """Steps of the prompts it is tuned for."""
     cap_s: float
     budget_s: float
     trials: int
 
 
-class Show(Protocol):
-    """Where the tuner tells what it does."""
+class TunerDisplay(Protocol):
+    """The display of the tuner's progress."""
 
     def phase(self, title: str, total: int) -> None:
         """A phase of `total` parts begins."""
@@ -72,17 +72,17 @@ class Show(Protocol):
         """The part is done; `line` is worth keeping."""
 
     def tick(self) -> None:
-        """Time has passed."""
+        """Note that time has passed; called several times a second."""
 
 
 class TuningOutcome(msgspec.Struct, frozen=True, kw_only=True):
-    """All that is known in the end."""
+    """The outcome of tuning."""
 
     cap_s: float
     before: Candidate
-    """The configuration as it came."""
+    """Configuration as it came, as a candidate."""
     best: Candidate | None
-    """None if nothing that was run keeps the cap."""
+    """Best candidate; None if nothing that was run keeps the cap."""
     trials: tuple[Trial, ...]
     predicted: tuple[tuple[Candidate, Score], ...]
     conditions: Conditions
@@ -90,15 +90,15 @@ class TuningOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the search ended by itself, rather than for want of time or trials."""
     simulated: int
     left_out: int
-    """Candidates that cannot be planned or have no room in memory."""
+    """Number of candidates that cannot be planned or have no room in memory."""
     more_cores: tuple[tuple[int, float], ...]
-    """Images a second, simulated, of the best on so many cores."""
+    """Pairs of a number of cores and the images a second, simulated, of the best candidate on them."""
 
 
 class Tuner:
     """One run of the tuner."""
 
-    def __init__(self, task: TuningTask, show: Show, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, task: TuningTask, show: TunerDisplay, clock: Callable[[], float] = time.monotonic) -> None:
         self._task = task
         self._show = show
         self._clock = clock
@@ -108,13 +108,13 @@ class Tuner:
         pipeline = task.config.pipeline
         where = (task.topology.nodes, task.topology.machine.quota)
         here = (self.facts, version("triptych"), where, pipeline.order, task.config.model, task.steps)
-        self._log = Logbook(here)
+        self._log = TrialStore(here)
 
     def run(self) -> TuningOutcome:
-        """All of it. What is measured is remembered at once, so it may be broken off at any time."""
+        """Tune. What is measured is remembered at once, so it may be broken off at any time."""
         task = self._task
         curves = self._profile()
-        before = as_it_is(task.config, task.card, task.topology)
+        before = configured_candidate(task.config, task.card, task.topology)
         conditions = self._calibrate(curves, before)
         predictor = Predictor(task.config, task.card, task.topology, curves, conditions, task.steps)
         every = space.candidates(task.topology, task.card)
@@ -139,32 +139,32 @@ class Tuner:
         )
 
     def profile(self, conditions: Conditions) -> profile.Profile:
-        """What was measured of stages alone."""
+        """The measurements of stages alone, and the conditions of the simulator."""
         task = self._task
         used = cores.render(task.topology.cores)
         return profile.Profile(self.facts, task.card, used, self._memory.points(), conditions)
 
     def _profile(self) -> Curves:
         task = self._task
-        wanted = profile.asks(task.topology, task.card)
+        wanted = profile.stage_settings(task.topology, task.card)
         left = profile.missing(wanted, self._memory.points())
-        self._show.phase("measuring stages", sum(len(ask.rows) for ask in wanted))
-        for _ in range(sum(len(ask.rows) for ask in wanted) - sum(len(ask.rows) for ask in left)):
+        self._show.phase("measuring stages", sum(len(setting.rows) for setting in wanted))
+        for _ in range(sum(len(setting.rows) for setting in wanted) - sum(len(setting.rows) for setting in left)):
             self._show.done()
         until = self._clock() + _PROFILE_SHARE * task.budget_s
         seen: set[Kind] = {point.kind for point in self._memory.points()}
-        for ask in left:
+        for setting in left:
             # Without one point of each kind nothing can be told, so that much is measured whatever it takes.
-            deadline = until if ask.kind in seen else float("inf")
-            self._show.doing(_described(ask))
+            deadline = until if setting.kind in seen else float("inf")
+            self._show.doing(_describe_setting(setting))
             rows: set[int] = set()
-            for point in profile.measure(ask, task.config, task.card, task.topology, deadline, self._show.tick):
+            for point in profile.measure(setting, task.config, task.card, task.topology, deadline, self._show.tick):
                 again = point.rows in rows
                 rows.add(point.rows)
                 self._memory.add(point)
-                seen.add(ask.kind)
+                seen.add(setting.kind)
                 if not again:
-                    self._show.done(f"{_described(ask)}: {in_words(point)}")
+                    self._show.done(f"{_describe_setting(setting)}: {describe_point(point)}")
                 if self._clock() > until or not _room(point, task.topology.machine.memory_available):
                     break
         return Curves(self._memory.points())
@@ -188,7 +188,7 @@ class Tuner:
 
         return calibrate(self._known(set(first)), predict, UNMEASURED)
 
-    def _search(self, predictor: Predictor, predicted: dict[Candidate, Score]) -> Found:
+    def _search(self, predictor: Predictor, predicted: dict[Candidate, Score]) -> SearchResult:
         task = self._task
         known = {ran.candidate: [r.score for r in self._known({ran.candidate})] for ran in self._known(set(predicted))}
         self._show.phase("trying", task.trials)
@@ -246,7 +246,7 @@ class Tuner:
             self._show.doing(f"{number} cores simulated")
             topology = Topology.what_if(number, 1)
             predictor = Predictor(task.config, task.card, topology, by_law, conditions, task.steps)
-            scores = predictor.scores(predictor.by_bound(space.candidates(topology, task.card), _MOST_AHEAD))
+            scores = predictor.scores(predictor.by_bound(space.candidates(topology, task.card), _MOST_SIMULATED))
             best = best_predicted(scores, task.cap_s) or best_predicted(scores)
             if best is not None:
                 found.append((number, scores[best].images_per_s))
@@ -254,7 +254,7 @@ class Tuner:
         return tuple(found)
 
 
-def as_it_is(config: Config, card: ModelCard, topology: Topology) -> Candidate:
+def configured_candidate(config: Config, card: ModelCard, topology: Topology) -> Candidate:
     """The configuration as a candidate: what it leaves open is as it is planned. Raises ConfigError."""
     planned: Plan = plan(config, card, topology.machine)
     threads: dict[Kind, int] = {}
@@ -271,12 +271,12 @@ def _room(point: Point, available: int) -> bool:
     return 2 * point.rss_bytes < available
 
 
-def _described(ask: profile.Ask) -> str:
-    threads = f"{ask.threads} thread{'' if ask.threads == 1 else 's'}"
-    return f"{ask.kind}, {threads}" + (f" in {ask.streams} streams" if ask.streams > 1 else "")
+def _describe_setting(setting: profile.StageSetting) -> str:
+    threads = f"{setting.threads} thread{'' if setting.threads == 1 else 's'}"
+    return f"{setting.kind}, {threads}" + (f" in {setting.streams} streams" if setting.streams > 1 else "")
 
 
-def in_words(point: Point) -> str:
-    """A point in words."""
+def describe_point(point: Point) -> str:
+    """A point as text for people."""
     rows = f"{point.rows} rows " if point.kind == "unet" else ""
     return f"{rows}{point.seconds * 1000:.3g} ms"

@@ -23,7 +23,7 @@ ASSUMPTIONS = (
     "cores are as fast as those that were measured, however many of them are at work",
     "cells get equal loads, each its own hub; the hub costs what it costs on the embedded model",
 )
-"""Told with every outcome."""
+"""Assumptions of every outcome, told with it."""
 
 _MOST_SIMULATED = 5
 """Candidates of one layout that are simulated, those with the highest bounds."""
@@ -35,18 +35,18 @@ class LargerMachine(NamedTuple):
     cores: int
     numa: int
     bandwidth: float
-    """Of a core's part of a node, beside that of the machine measured."""
+    """Memory bandwidth of a core's part of a node, as a factor of that of the machine measured."""
 
 
 class LayoutRow(msgspec.Struct, frozen=True):
-    """The best of one layout."""
+    """The best candidate of one layout."""
 
     layout: str
     cells: int
     """Pipelines side by side, each with its own hub."""
     candidate: Candidate
     score: Score
-    """Of all cells together."""
+    """Score of all cells together."""
     memory_bytes: int
     keeps_cap: bool
 

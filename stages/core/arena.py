@@ -21,7 +21,7 @@ States of a slot, who moves it, and what the words mean then::
                                            owner died: generation + 1, bytes kept, new owner
 
 Two sides. `Arena` is the owner: the orchestrator alone reserves, grants anew and frees, and it does so by books of its
-own (stages.core.slots): to it, the words of a header are something to write, and a claim to be checked when read.
+own (stages.core.slots): to it, the words of a header are something to write, and nothing to rely on when read.
 `View` is a borrower: a stage that writes slots granted to it and reads slots that are READY. A `SlotRef` carries the
 generation it was made for, so a reference that outlived its slot is refused (StaleSlot) and never reads another job's
 bytes; a READY slot whose bytes do not match its checksum, or a slot in none of these states, is refused (TornSlot).
@@ -66,7 +66,7 @@ class PoolSpec(msgspec.Struct, frozen=True):
 
 
 class Layout:
-    """Where every slot lies; the same on all sides because it is computed from the same pool specs."""
+    """Offset and size of every slot; the same on all sides because it is computed from the same pool specs."""
 
     def __init__(self, pools: tuple[PoolSpec, ...]) -> None:
         self.pools = pools
@@ -91,7 +91,7 @@ def _pages(nbytes: int) -> int:
 
 
 class _Slots:
-    """What both sides share: the mapped headers and payloads, and the check of a reference."""
+    """The part of both sides: the mapped headers and payloads, and the check of a reference."""
 
     HEADER_WORDS: ClassVar[int] = _HEADER // 8
 
@@ -119,7 +119,7 @@ class _Slots:
         return payload
 
     def lend(self, ref: SlotRef) -> Bytes:
-        """As `read`, for a library that binds writable buffers only (OpenVINO) and yet does not write its inputs."""
+        """The bytes of a READY slot, writable: for OpenVINO, which binds only such buffers but writes no input."""
         header = self._header(ref)
         if (state := self.state(ref.index)) is not SlotState.READY:
             raise StaleSlot(f"slot {ref.index} is {state.name}, not READY")
@@ -149,7 +149,7 @@ class Arena(_Slots):
         self._table = SlotTable(layout.indices)
 
     def free_slots(self, pool: str) -> int:
-        """How many slots of `pool` can be reserved now."""
+        """Number of slots of `pool` that can be reserved now."""
         return self._table.free_slots(pool)
 
     def reserve(self, pool: str, owner: int, job: int) -> SlotRef:
@@ -164,14 +164,14 @@ class Arena(_Slots):
         return self._grant(self._table.renew(ref), owner)
 
     def free(self, ref: SlotRef) -> None:
-        """End the claim; every reference to it becomes stale. Raises StaleSlot if it already is."""
+        """End the reservation; every reference to the slot becomes stale. Raises StaleSlot if `ref` already is."""
         freed = self._table.free(ref)
         header = self._headers[ref.index]
         header[_GENERATION] = freed.generation
         header[_STATE] = SlotState.FREE
 
     def peek(self, ref: SlotRef) -> Bytes:
-        """As that of a view: what the stage that works on the slot has left there so far. Raises StaleSlot."""
+        """The payload of a slot as the stage that works on it has left it so far, read-only. Raises StaleSlot."""
         self._table.check(ref)
         payload = self._payload(ref.index)
         payload.flags.writeable = False

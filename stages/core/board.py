@@ -19,7 +19,7 @@ from stages.core.region import Region
 _ROW_WORDS = 16
 
 _LARGEST = (1 << 62) - 1
-"""Of a word that is believed: more than any count or time here, and JSON readers everywhere can hold it."""
+"""Largest value of a word that is believed: more than any count or time here, and JSON readers can hold it."""
 
 
 class Doing(IntEnum):
@@ -40,9 +40,9 @@ class Row(msgspec.Struct, frozen=True):
     step: int
     steps: int
     beat_ns: int
-    """When the row was last written."""
+    """Time at which the row was last written, nanoseconds of CLOCK_MONOTONIC."""
     busy_ns: int
-    """Time since load spent on jobs."""
+    """Time spent on jobs since load."""
     infer_cpu_ns: int
     """CPU time of the process, all threads, inside model forwards since load."""
     cpu_ns: int
@@ -50,7 +50,7 @@ class Row(msgspec.Struct, frozen=True):
     lookups: int
     """Prompts looked up in the cache of embeds since load."""
     hits: int
-    """Those that were there."""
+    """Prompts found in the cache of embeds since load."""
 
 
 class Board:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 _ESCAPED = re.compile(r"\\([0-7]{3})")
-"""How mountinfo writes what would end a field, a space for instance."""
+"""Pattern of a character that mountinfo escapes because it would end a field, a space for instance."""
 
 
 def around(controller: str, root: Path = Path("/")) -> list[Path]:

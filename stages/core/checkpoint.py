@@ -1,4 +1,4 @@
-"""What the U-Net leaves in a latents slot at every step, so that a job outlives the process that works on it.
+"""The checkpoint that the U-Net leaves in a latents slot at every step: a job outlives the process that works on it.
 
 A slot of the latents pool::
 
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from stages.core.arena import Bytes
 
 MEMORY_ROWS = 6
-"""Most latents-shaped arrays that a schedule may remember between evaluations."""
+"""Latents-shaped arrays that a schedule may remember between evaluations, at most."""
 
 _HEADER = 64
 _JOB, _STEP, _ROWS, _CRC = range(4)

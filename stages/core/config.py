@@ -41,7 +41,7 @@ class ModelConfig(_Section, frozen=True, kw_only=True):
     sizes: tuple[str, ...] = ()
     """Picture sizes served, as `512x768` (width x height); empty means the size the model was trained for."""
     prompt_chunks: Annotated[int, msgspec.Meta(ge=1, le=16)] = 3
-    """Windows of 75 tokens that the longest prompt may fill."""
+    """Chunks of 75 tokens that the longest prompt may fill."""
     embed_cache_mb: Annotated[int, msgspec.Meta(ge=0, le=65_536)] = 64
     """Megabytes of prompt embeds that a text stage keeps for the next time; 0 for none."""
 
@@ -53,8 +53,8 @@ class PipelineConfig(_Section, frozen=True, kw_only=True):
     """`disjoint`: every stage has cores of its own. `timeslice`: stages of the same cores run when the kernel lets
     them. `turns`: one of them at a time, changing at step boundaries. `auto` chooses."""
     order: Order = "shortest"
-    """Which job goes first: the one with the least work left, the earliest deadline, turn and turn about, or the
-    first that came."""
+    """Order of jobs: `shortest`, least work left first; `deadline`, earliest deadline first; `fair`, fewest steps
+    done first, so that all advance alike; `arrival`, first come, first served."""
     queue_limit: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 64
     """Images accepted beyond those that already have a slot."""
     keep_s: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = 600.0
@@ -78,13 +78,13 @@ class DeadlinesConfig(_Section, frozen=True, kw_only=True):
     """`[deadlines]`: how long anything may take, in seconds, before somebody acts."""
 
     load_s: Seconds = 300.0
-    """A stage may load this long."""
+    """Seconds that a stage may load."""
     drain_s: Seconds = 30.0
-    """After SIGTERM, accepted prompts may take this long to finish."""
+    """Seconds that accepted prompts may take to finish after SIGTERM."""
     stop_s: Seconds = 2.0
-    """A stage that was told to stop may take this long before it is killed."""
+    """Seconds that a stage that was told to stop may take before it is killed."""
     send_s: Seconds = 2.0
-    """Answers on their way to clients may take this long at shutdown."""
+    """Seconds that answers on their way to clients may take at shutdown."""
 
 
 class StageConfig(_Section, frozen=True, kw_only=True):
@@ -109,18 +109,18 @@ class StageConfig(_Section, frozen=True, kw_only=True):
 
 
 class Config(_Section, frozen=True, kw_only=True):
-    """The whole file. All of it has defaults: without a file, the embedded model is served."""
+    """The whole configuration. All of it has defaults: without a file, the embedded model is served."""
 
     model: ModelConfig = ModelConfig()
     pipeline: PipelineConfig = PipelineConfig()
     listen: ListenConfig = ListenConfig()
     deadlines: DeadlinesConfig = DeadlinesConfig()
     load_attempts: Count = 3
-    """A stage that dies this often in a row while loading is given up, and the server with it."""
+    """Deaths of a stage in a row while loading after which it is given up, and the server with it."""
     stage: tuple[StageConfig, ...] = ()
-    """A kind that is not named gets one process with the defaults."""
+    """The `[[stage]]` tables; a kind without one gets one process with the defaults."""
     folder: str = ""
-    """Where relative paths start; `load` sets it to the folder of the file."""
+    """Folder that relative paths start from; `load` sets it to that of the file."""
 
     def stages(self) -> tuple[StageConfig, ...]:
         """One entry for every kind, in pipeline order, the missing ones filled in."""
@@ -129,27 +129,27 @@ class Config(_Section, frozen=True, kw_only=True):
 
 
 class StageSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """All that one stage process is told, as JSON on its command line."""
+    """The specification of one stage process, as JSON on its command line."""
 
     name: str
     number: int
-    """The owner word of its slots, and its row on the board."""
+    """Number of the process: the owner word of its slots, and its row on the board."""
     kind: Kind
     replica: int
     implementation: str
-    """`module:Class`."""
+    """Class of the stage, as `module:Class`."""
     cores: str
     threads: int
     takes_turns: bool
-    """Compute only while holding the lease of these cores."""
+    """Whether it computes only while holding the lease of its cores."""
     bind_threads: bool
-    """Bind each inference thread to one core: only where no other stage uses these cores."""
+    """Whether each inference thread is bound to one core: only where no other stage uses these cores."""
     streams: int
     max_rows: int
     depth: int
     """Jobs that this process may hold: those it works on and one more, so that it never waits for a hop."""
     shapes_bytes: int
-    """What forwards compiled beside the first may take."""
+    """Bytes that the forwards compiled beside the first may take."""
     order: Order
     precision: Precision
     model: str
@@ -159,7 +159,7 @@ class StageSpec(msgspec.Struct, frozen=True, kw_only=True):
     prompt_chunks: int
     pools: tuple[PoolSpec, ...]
     schedule: str = ""
-    """Of requests that name none; empty means the model's own."""
+    """Schedule of requests that name none; empty means the model's own."""
     embed_cache_mb: int = 0
     arena_fd: int = -1
     board_fd: int = -1
@@ -212,7 +212,7 @@ def expand_home(address: str) -> str:
 
 
 _NOT_TOML = (ValueError, RecursionError)
-"""What reading TOML raises; ValueError stands for TOMLDecodeError, bytes that are no UTF-8, and endless numbers."""
+"""Errors of reading TOML; ValueError stands for TOMLDecodeError, bytes that are no UTF-8, and endless numbers."""
 
 _TABLES: dict[str, type[_Section]] = {
     "model": ModelConfig,
@@ -271,7 +271,7 @@ _CHOICES = {
     "journal": ("",),
     "http": ("",),
 }
-"""What may stand at the keys of few values, for the message when something else does."""
+"""Values of the keys that take few of them, for the message when there is another."""
 
 
 def _readable(message: str) -> str:

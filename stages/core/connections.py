@@ -2,8 +2,8 @@
 
 libzmq accepts whoever comes until the process has no descriptor left, and then tries again without a pause; whoever
 opens enough connections thus keeps the process from opening anything, and one core busy. libzmq tells of every
-connection that it has accepted, by descriptor, and takes it in good part when such a descriptor is shut down: it
-reads the end of the stream, and closes it as if the other end had.
+connection that it has accepted, by descriptor, and works on when such a descriptor is shut down: it reads the end of
+the stream, and closes it as if the other end had.
 """
 
 import socket as system
@@ -18,19 +18,19 @@ _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 
 
 class Connections:
-    """The connections that a bound socket has accepted; those beyond `limit`, or not `welcome`, are ended at once."""
+    """The connections that a bound socket has accepted; those beyond `limit` or refused by `accepts` are ended."""
 
     def __init__(
         self, socket: zmq.Socket[bytes], limit: int, accepts: Callable[[system.socket], bool] = lambda peer: True
     ) -> None:
-        """`welcome` is shown each connection as it is accepted. To be made after the socket is bound."""
+        """`accepts` decides on each connection as it comes. To be made after the socket is bound."""
         self.limit = limit
         self._listener = socket
         self._address = socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
         self._accepts = accepts
         self._open: set[int] = set()
         self.monitor: zmq.Socket[bytes] = socket.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
-        """Readable when there is something for `attend`."""
+        """Socket that is readable when there is something for `attend`."""
 
     def attend(self) -> int:
         """Take in what libzmq has told since the last call; returns how many connections that has ended."""

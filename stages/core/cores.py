@@ -55,7 +55,7 @@ def quota(root: Path = Path("/")) -> float:
 
 
 def _quota(group: Path) -> float:
-    """What one group grants, as far as that can be read."""
+    """CPU seconds per second that one group grants; infinity where that cannot be read or has no limit."""
     try:
         if (group / "cpu.max").exists():
             limit, period = (group / "cpu.max").read_text().split()

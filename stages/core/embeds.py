@@ -1,4 +1,4 @@
-"""How prompt embeds lie in their slot: what the text stage writes and the U-Net reads.
+"""The layout of prompt embeds in their slot: the text stage writes it, the U-Net reads it.
 
     | tokens [rows, tokens, dim] | pooled [rows, pooled_dim] |     float32, the negative prompt's row first
 

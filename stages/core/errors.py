@@ -7,7 +7,7 @@ succeed later, and the exit status of a command that ends with it. The message i
 from typing import ClassVar
 
 MESSAGE_CHARS = 1000
-"""Of a message, at most: it is one line for a person, and pipes have limits."""
+"""Characters of a message, at most: it is one line for a person, and pipes have limits."""
 
 
 class TriptychError(Exception):
@@ -17,7 +17,7 @@ class TriptychError(Exception):
     retryable: ClassVar[bool] = False
     exit_status: ClassVar[int] = 1
     retry_after_s: float | None = None
-    """When a retryable request is worth trying again, if that is known."""
+    """Seconds after which a retryable request is worth trying again; None where that is not known."""
 
     @classmethod
     def unforeseen(cls, error: Exception) -> "TriptychError":

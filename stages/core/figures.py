@@ -23,7 +23,7 @@ class FigureStore:
         self._folder = (cache_folder() if folder is None else folder) / kind
 
     def read(self, facts: object, kind: type[T]) -> T | None:
-        """What was remembered under these facts; None if nothing was, or nothing that can be read as `kind`."""
+        """The figures remembered under these facts; None if there are none, or none that can be read as `kind`."""
         try:
             return msgspec.json.decode(self._path(facts).read_bytes(), type=kind)
         except (OSError, msgspec.MsgspecError, ValueError, RecursionError):
@@ -57,6 +57,6 @@ def cpu() -> str:
 
 
 def weights(ir: Path) -> tuple[str, int, int]:
-    """What tells the weights of an IR from others: where they lie, their size, and when they were written."""
+    """The path, size and time of writing of an IR's weights, which tell them from others."""
     stat = ir.with_suffix(".bin").stat()
     return str(ir.resolve()), stat.st_size, stat.st_mtime_ns

@@ -16,7 +16,7 @@ from stages.core.wire import UNREADABLE
 _T = TypeVar("_T")
 
 _VALUE_CHARS = 60
-"""Of a value, in a message."""
+"""Characters of a value in a message, at most."""
 
 
 def read_json(path: Path, kind: type[_T]) -> _T:
@@ -43,7 +43,7 @@ def _decode(text: bytes) -> Any:
 
 
 _LOWEST = "-Infinity"
-"""No JSON, but what diffusers writes for the `lambda_min_clipped` of every multistep solver."""
+"""The one number outside JSON that is read: diffusers writes it as `lambda_min_clipped` of every multistep solver."""
 
 
 def _constant(name: str) -> float:
@@ -56,12 +56,12 @@ _KEY = re.compile(r"(?<= - at `\$\.)\w+")
 
 
 def not_served(error: msgspec.ValidationError, found: object, kind: type[Any]) -> str:
-    """What msgspec refuses in `found`, which was to become a `kind`, by key, value, and what would be taken."""
+    """The message for what msgspec refuses in `found`, which was to become a `kind`: key, value, and what is served."""
     match = _KEY.search(str(error))
     if match is None or not isinstance(found, Mapping):
         return str(error)
     key, text = match[0], str(error).partition(" - at `")[0]
-    said = spoken(found.get(key))
+    said = shown(found.get(key))
     choices = get_args(get_type_hints(kind)[key]) if text.startswith("Invalid enum value") else ()
     if not choices:
         return f"{key} {said} is not served: {text[:1].lower()}{text[1:]}"
@@ -71,7 +71,7 @@ def not_served(error: msgspec.ValidationError, found: object, kind: type[Any]) -
     )
 
 
-def spoken(value: object) -> str:
+def shown(value: object) -> str:
     """A value of JSON in a message: text without quotes, all else as JSON has it, what is long cut off."""
     text = value if isinstance(value, str) and value.isprintable() and value else json.dumps(value)
     return text if len(text) <= _VALUE_CHARS else f"{text[:_VALUE_CHARS]}..."

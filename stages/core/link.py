@@ -32,7 +32,7 @@ from stages.core.probe import why_no_answer
 
 _STAGE_BYTES = 1 << 20
 _MESSAGE_BYTES = _STAGE_BYTES // 2
-"""Of one message of a stage, so that it has room beside the news that wait."""
+"""Bytes of one message of a stage, at most, so that it has room beside the news that wait."""
 _ANSWER_BYTES = 1 << 28
 _REQUESTS_AT_ONCE = 64
 _CLIENT_BACKLOG = 4096
@@ -42,7 +42,7 @@ _HANDSHAKE_MS = 2_000
 _STRANGERS = 8
 """Connections to the address of the stages, beyond the stages' own, that may wait to be looked at."""
 _PATH_BYTES = 107
-"""Of sockaddr_un's 108, the last is a zero."""
+"""Bytes of the path of a socket file, at most: sockaddr_un has 108, the last of which is a zero."""
 
 
 FRAME_BYTES = 2 * wire.MAX_REQUEST_BYTES
@@ -128,7 +128,7 @@ class StageHub:
         self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self.address = _bind(self.socket, private_address())
         self._routing_ids: dict[int, bytes | None] = {}
-        """Of the processes that are listened to; None until the first word of one."""
+        """Routing ids of the processes that are listened to, by pid; None until the first message of one."""
         self.connections = Connections(
             self.socket, stages + _STRANGERS, lambda peer: peer_pid(peer) in self._routing_ids
         )
@@ -202,7 +202,7 @@ class StageLink:
         """Guards socket and outbox: sockets of ZeroMQ are for one thread at a time."""
         self._courier: Thread | None = None
         self._wakes_s = math.inf
-        """When the courier wakes by itself."""
+        """Time at which the courier wakes by itself, seconds of time.monotonic."""
         self._closed = False
 
     def orphaned(self) -> bool:
@@ -352,7 +352,7 @@ class ClientLink:
             raise NoAnswer(f"{address!r} is no address: {error.strerror}; write tcp://HOST:PORT") from error
 
     def filenos(self) -> tuple[int, int]:
-        """For a loop of the caller's: readable when something has changed, as ZeroMQ's descriptors are (ZMQ_FD)."""
+        """Descriptors for a loop of the caller's: readable when something has changed, as ZeroMQ's are (ZMQ_FD)."""
         return self._socket.FD, self._monitor.FD
 
     def send(self, message: wire.ClientMessage) -> None:

@@ -1,4 +1,4 @@
-"""What a model folder says about itself, read from its JSON files alone.
+"""The facts of a model folder, read from its JSON files alone.
 
 The folders are OpenVINO IR as `optimum-cli export openvino` writes them. Nothing here opens a network.
 """
@@ -14,14 +14,14 @@ from msgspec import UNSET, UnsetType
 
 from stages.core.embeds import Floats
 from stages.core.errors import ModelError
-from stages.core.json_file import read_json, spoken
+from stages.core.json_file import read_json, shown
 from stages.core.pipelines import family
 from stages.core.single_file import refuse_single_file
 from stages.core.size_step import size_step
 from stages.core.training_noise import other_noise
 
 TOKENS = 77
-"""Tokens of one CLIP window, begin and end marks included."""
+"""Tokens of one CLIP chunk, begin and end marks included."""
 
 _STAGES = Path(__file__).parent.parent
 
@@ -55,12 +55,12 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     """Width and height in pixels the model was trained for."""
     scaling_factor: float
     latents_mean: tuple[float, ...]
-    """By channel; empty for most models."""
+    """Mean of the latents by channel; empty for most models, as is `latents_std`."""
     latents_std: tuple[float, ...]
     guidance_embed_dim: int | None
     """Width of the guidance embedding of a distilled U-Net, which then needs no second row; None for the others."""
     scheduler: dict[str, Any]
-    """scheduler_config.json, as it is."""
+    """Content of scheduler_config.json, unchecked."""
     schedule: str | None = None
     """Name of the schedule where a request names none; None for the one that `scheduler` means."""
     steps: int
@@ -74,7 +74,7 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
         return (*self.text_encoders, "unet", "vae_decoder")
 
     def to_decoder(self, latents: Floats) -> Floats:
-        """What the decoder takes, from the U-Net's latents [C, h, w].
+        """The decoder's input [C, h, w] from the U-Net's latents.
 
         That is x / scaling_factor, or, where the VAE knows the mean and deviation of its latents, x * std /
         scaling_factor + mean. A `shift_factor` is for other families: the pipelines of these do not read it.
@@ -137,8 +137,8 @@ def read_card(folder: Path) -> ModelCard:
             f"{folder / 'unet' / 'config.json'}: in_channels {unet.in_channels} is not served; {vae.latent_channels} "
             "is, as the VAE has (this U-Net takes more than latents: it was made to change pictures)"
         )
-    generation = folder / "generation_config.json"
-    said = read_json(generation, _Said) if generation.is_file() else _Said()
+    file = folder / "generation_config.json"
+    generation = read_json(file, _GenerationConfig) if file.is_file() else _GenerationConfig()
     downscale = 2 ** (len(vae.block_out_channels) - 1)
     side = unet.sample_size
     height, width = side if isinstance(side, tuple) else (side, side)
@@ -160,25 +160,26 @@ def read_card(folder: Path) -> ModelCard:
         latents_std=vae.latents_std or (),
         guidance_embed_dim=unet.time_cond_proj_dim,
         scheduler=_scheduler(folder / "scheduler" / "scheduler_config.json"),
-        steps=defaults.steps if said.num_inference_steps is UNSET else said.num_inference_steps,
-        guidance_scale=defaults.guidance_scale if said.guidance_scale is UNSET else said.guidance_scale,
+        steps=defaults.steps if generation.num_inference_steps is UNSET else generation.num_inference_steps,
+        guidance_scale=defaults.guidance_scale if generation.guidance_scale is UNSET else generation.guidance_scale,
     )
 
 
 class _Defaults(NamedTuple):
-    """What a request gets that names none, where the folder has no generation_config.json."""
+    """Steps and guidance scale of requests that name none, where the folder has no generation_config.json."""
 
     steps: int
     guidance_scale: float
 
 
 _TURBO = re.compile(r"(?<![a-z])sd(xl)?-turbo(?![a-z])", re.IGNORECASE)
-"""In where a model came from. Nothing else in the folders of these tells them from those that they were made of."""
+"""Pattern of a Turbo model's origin. Nothing else in their folders tells them from the models they were made of."""
 
 
 def _defaults(kind: str, *, distilled: bool, origin: str) -> _Defaults:
-    """The guidance of diffusers' pipelines; steps as their models are used. Turbo models were trained without guidance
-    and for one to four steps, as their cards say.
+    """The guidance scale of diffusers' pipelines, and steps as the models are used.
+
+    Turbo models were trained without guidance and for one to four steps, as their cards say.
     """
     if distilled:
         return _Defaults(4, 8.5)
@@ -194,7 +195,7 @@ def _config(path: Path, kind: type[_T], class_name: str) -> _T:
     """
     found = read_json(path, _Part).class_name
     if found not in (None, class_name, f"Flax{class_name}") and not str(found).startswith("OVModel"):
-        raise ModelError(f"{path}: _class_name {spoken(found)} is not served; {class_name} is")
+        raise ModelError(f"{path}: _class_name {shown(found)} is not served; {class_name} is")
     return read_json(path, kind)
 
 
@@ -212,7 +213,7 @@ def _pooled_dim(folder: Path) -> int:
 
 
 def demo_folder() -> Path:
-    """The embedded model."""
+    """Folder of the embedded model."""
     return EMBEDDED["demo"]
 
 
@@ -220,18 +221,18 @@ _Size = Annotated[int, msgspec.Meta(ge=1, le=1 << 16)]
 
 
 class _Index(msgspec.Struct, frozen=True):
-    """What is read of model_index.json; here and below, all other keys are ignored."""
+    """The keys of model_index.json that are read; here and below, all others are ignored."""
 
     class_name: Any = msgspec.field(name="_class_name", default=None)
     name_or_path: Any = msgspec.field(name="_name_or_path", default=None)
-    """The hub id, or the folder, that it was exported from."""
+    """Hub id, or folder, that the model was exported from."""
     force_zeros_for_empty_prompt: bool = True
-    """As of StableDiffusionXLPipeline, which alone has it."""
+    """Default of StableDiffusionXLPipeline, which alone has the key."""
     requires_aesthetics_score: bool = False
 
 
 class _Part(msgspec.Struct, frozen=True):
-    """What is read of the config.json of the U-Net and of the VAE before anything else."""
+    """The key of the U-Net's and the VAE's config.json that is read before all others."""
 
     class_name: Any = msgspec.field(name="_class_name", default=None)
 
@@ -240,7 +241,7 @@ _Blocks = Annotated[tuple[Any, ...], msgspec.Meta(max_length=8)]
 
 
 class _Unet(msgspec.Struct, frozen=True):
-    """What is read of unet/config.json; here and below, all other keys are ignored."""
+    """The keys of unet/config.json that are read."""
 
     # Not tuple[_Size, _Size]: beside a bounded int, that makes msgspec 0.22.0 crash in garbage collection.
     sample_size: _Size | Annotated[tuple[_Size, ...], msgspec.Meta(min_length=2, max_length=2)]
@@ -253,7 +254,7 @@ class _Unet(msgspec.Struct, frozen=True):
 
 
 class _Vae(msgspec.Struct, frozen=True):
-    """What is read of vae_decoder/config.json."""
+    """The keys of vae_decoder/config.json that are read."""
 
     block_out_channels: Annotated[tuple[int, ...], msgspec.Meta(min_length=1, max_length=8)]
     latent_channels: _Size = 4
@@ -263,13 +264,13 @@ class _Vae(msgspec.Struct, frozen=True):
 
 
 class _TextEncoder2(msgspec.Struct, frozen=True):
-    """What is read of text_encoder_2/config.json."""
+    """The keys of text_encoder_2/config.json that are read."""
 
     projection_dim: _Size
 
 
-class _Said(msgspec.Struct, frozen=True):
-    """What is read of generation_config.json."""
+class _GenerationConfig(msgspec.Struct, frozen=True):
+    """The keys of generation_config.json that are read."""
 
     num_inference_steps: _Size | UnsetType = UNSET
     guidance_scale: float | UnsetType = UNSET

@@ -1,4 +1,4 @@
-"""When a stage's messages go: news of steps together, all else at once. Pure; the time is told."""
+"""The times at which a stage's messages go: news of steps together, all else at once. Pure; the time is told."""
 
 import math
 
@@ -21,7 +21,7 @@ class Outbox:
         self._messages: list[pipes.FromStage] = []
         self._sent_s = -math.inf
         self.due_s = math.inf
-        """When what waits is to be sent, seconds of the caller's clock; infinity while nothing waits."""
+        """Time at which what waits is to be sent, seconds of the caller's clock; infinity while nothing waits."""
 
     def add(self, message: pipes.FromStage, now_s: float) -> None:
         """Append a message."""
@@ -34,7 +34,7 @@ class Outbox:
             self.due_s = min(self.due_s, max(now_s, self._sent_s + NEWS_S))
 
     def take(self, now_s: float) -> list[pipes.FromStage]:
-        """All that waits, due or not, to be sent now."""
+        """Take all messages that wait, due or not, to send them now."""
         messages, self._messages = self._messages, []
         self.due_s = math.inf
         if messages:

@@ -3,7 +3,7 @@
 import re
 
 from stages.core.errors import ModelError
-from stages.core.json_file import spoken
+from stages.core.json_file import shown
 
 _FAMILIES = {
     "StableDiffusionPipeline": "SD",
@@ -12,8 +12,8 @@ _FAMILIES = {
 }
 
 _KIN = re.compile(r"(?:OV|Flax)?(\w+?)(?:Img2Img|Inpaint)?Pipeline")
-"""What a pipeline is called by optimum-intel (OV) or for JAX (Flax) is made of the same parts; so are those that begin
-with a picture, where the U-Net does not take it as an input."""
+"""Pattern of pipelines of the same parts: those of optimum-intel (OV) and for JAX (Flax), and those that begin with a
+picture, where the U-Net does not take it as an input."""
 
 
 def family(class_name: object, where: object) -> str:
@@ -27,6 +27,6 @@ def family(class_name: object, where: object) -> str:
         return found
     known = ", ".join(_FAMILIES)
     if isinstance(class_name, str):
-        raise ModelError(f"{where}: this is a {spoken(class_name)} model; those that can be run are {known}")
-    said = " says no _class_name" if class_name is None else f": _class_name {spoken(class_name)} is no name"
+        raise ModelError(f"{where}: this is a {shown(class_name)} model; those that can be run are {known}")
+    said = " says no _class_name" if class_name is None else f": _class_name {shown(class_name)} is no name"
     raise ModelError(f"{where}: model_index.json{said}; those that can be run are {known}")

@@ -1,4 +1,4 @@
-"""What a stage alone was measured to take: what `python -m stages.profile` answers, as a line of JSON."""
+"""One measurement of a stage alone: the answer of `python -m stages.profile`, as a line of JSON."""
 
 import msgspec
 
@@ -10,7 +10,7 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
 
     kind: Kind
     cores: str
-    """Those the kernel said its threads may run on, a Linux CPU list."""
+    """Cores that the kernel said its threads may run on, a Linux CPU list."""
     threads: int
     streams: int
     """Forwards that were in flight at once, each with its part of the threads."""
@@ -19,7 +19,7 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     """Median of the time from the beginning of a unit of work to the end of what the stage does with its result."""
     spread_s: float
-    """Distance of its quartiles."""
+    """Interquartile range of those times, in seconds."""
     cpu_s: float
     """CPU time of the process, all threads, for one unit."""
     repeats: int

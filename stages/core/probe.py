@@ -1,4 +1,4 @@
-"""Why nobody answers at an address: a look past ZeroMQ, which only says that there is no connection yet."""
+"""The reason why nobody answers at an address, found past ZeroMQ, which only says that there is no connection yet."""
 
 import socket as unix
 
@@ -10,7 +10,7 @@ _START = "start `triptych serve`, or name its address"
 
 
 def why_no_answer(address: str) -> str:
-    """One line with the way out. Takes two seconds at most: for the moment when all waiting has been in vain."""
+    """The reason in one line, with the way out. Takes two seconds at most: for when all waiting was in vain."""
     try:
         with _connect(address) as there:
             there.settimeout(_LOOK_S)

@@ -1,10 +1,10 @@
-"""How fine the sizes of pictures are that a model can make."""
+"""The step between the picture sizes that a model can make."""
 
 from pathlib import Path
 
 
 def size_step(unet: Path, blocks: int, downscale: int) -> int:
-    """Pixels, each way, of which a picture that the U-Net can make has a whole number of times.
+    """Pixels, each way, of which the size of any picture that the U-Net can make is a multiple.
 
     `unet` is its IR, `blocks` how many blocks it goes down in, `downscale` the pixels of a latent. Every block but the
     last halves the latents, rounding up, and is met on the way back by latents of twice the size of the next one: they

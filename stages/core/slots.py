@@ -12,7 +12,7 @@ from stages.core.errors import StaleSlot
 
 
 class SlotRef(msgspec.Struct, frozen=True, array_like=True):
-    """A claim on slot `index` as it was in `generation`; worthless once the slot has been freed."""
+    """A reference to slot `index` in `generation`; stale once the slot has been freed or granted anew."""
 
     index: int
     generation: int
@@ -27,10 +27,10 @@ class SlotTable:
         self._pool_of = {index: name for name, indices in pools.items() for index in indices}
         self._generations = dict.fromkeys(self._pool_of, 0)
         self._jobs: dict[int, int] = {}
-        """The job that each slot is reserved for; free ones are missing."""
+        """Job that each reserved slot is for, by slot index."""
 
     def free_slots(self, pool: str) -> int:
-        """How many slots of `pool` can be reserved now."""
+        """Number of slots of `pool` that can be reserved now."""
         return len(self._free[pool])
 
     def reserve(self, pool: str, job: int) -> SlotRef:
@@ -45,7 +45,7 @@ class SlotTable:
         return self._next(ref.index)
 
     def free(self, ref: SlotRef) -> SlotRef:
-        """End the claim; returns the generation in which the slot is free. Raises StaleSlot if it already is."""
+        """End the reservation; returns the generation in which the slot is free. Raises StaleSlot if it already is."""
         self.check(ref)
         del self._jobs[ref.index]
         self._free[self._pool_of[ref.index]].append(ref.index)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from stages.core.embeds import Floats
 
 Key = tuple[bytes | int, ...]
-"""Everything that the embeds are a function of: token ids and weights of every encoder, and the layers skipped."""
+"""Key of a prompt's embeds, all that they depend on: token ids and weights of every encoder, and the layers skipped."""
 
 
 class Encoded(NamedTuple):
@@ -17,7 +17,7 @@ class Encoded(NamedTuple):
 
 
 class EmbedCache:
-    """Exact, and bounded in bytes; what has not been used for longest goes first."""
+    """A cache of prompt embeds, exact and bounded in bytes; what has not been used for longest goes first."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -27,7 +27,7 @@ class EmbedCache:
         self.hits = 0
 
     def find(self, key: Key) -> Encoded | None:
-        """What was kept under `key`."""
+        """The embeds kept under `key`, now the last to go; None if there are none."""
         self.lookups += 1
         found = self._kept.get(key)
         if found is not None:

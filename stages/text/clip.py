@@ -21,20 +21,20 @@ class _Stack(NamedTuple):
     forward: Forward
     ids: NDArray[np.generic]
     states: Floats
-    """[layers, 77, dim], the last layer first."""
+    """Hidden states, [layers, 77, dim], the last layer first."""
 
 
 class Clip:
-    """Compiled for one window; `encode` writes where it is told to, without a copy if the place is contiguous."""
+    """A text encoder compiled for one chunk; `encode` writes to a place given to it, uncopied if contiguous."""
 
-    def __init__(self, runtime: Runtime, card: ModelCard, part: str, max_windows: int) -> None:
+    def __init__(self, runtime: Runtime, card: ModelCard, part: str, max_chunks: int) -> None:
         self._runtime = runtime
         self._part = part
         tokenizer = card.path / part.replace("text_encoder", "tokenizer")
-        self.tokenizer = Tokenizer(tokenizer, max_windows, runtime.table_rows(part, "input_ids"))
+        self.tokenizer = Tokenizer(tokenizer, max_chunks, runtime.table_rows(part, "input_ids"))
         self._forward = runtime.compile(part, _SHAPES)
         self._states = _states(self._forward.outputs, part) if len(card.text_encoders) > 1 else None
-        """With two encoders, the outputs that are fed to the U-Net, by `clip_skip`."""
+        """Outputs that are fed to the U-Net, by `clip_skip`; None for a model of one encoder."""
         self._output = self._states[0] if self._states else "last_hidden_state"
         self._ids = self._forward.allocate("input_ids")
         self._own: Floats = self._forward.allocate(self._output).view(np.float32)
@@ -48,13 +48,13 @@ class Clip:
 
     @property
     def pooled(self) -> Floats:
-        """The projected, pooled embeds [dim] of the last window encoded."""
+        """The projected, pooled embeds [dim] of the last chunk encoded."""
         assert self._pooled is not None
         pooled: Floats = self._pooled.view(np.float32)[0]
         return pooled
 
     def encode(self, ids: NDArray[np.int64], into: Floats, clip_skip: int = 0) -> None:
-        """Encode one window of token ids [77] into `into` [77, dim], without the last `clip_skip` layers.
+        """Encode one chunk of token ids [77] into `into` [77, dim], without the last `clip_skip` layers.
 
         As diffusers does: of one encoder, what the last layer left in leaves, through the final layer norm; of two,
         what the layer before that leaves, as it is. Raises BadRequest if no layer is left, or none can be left out.

@@ -2,7 +2,7 @@ r"""Weights in prompts, as AUTOMATIC1111's web UI has them: the `a1111` syntax, 
 
     (word)        1.1 times its weight             (word:1.3)    1.3 times
     [word]        1/1.1 times                      \( \) \[ \] \\  the character itself
-    BREAK         the next word begins a window
+    BREAK         the next word begins a chunk
 
 Brackets nest and may cross each other, their factors multiply. One that is not closed reaches to the end; one that was
 not opened is a character. A backslash before anything else is dropped.
@@ -21,7 +21,7 @@ from stages.core.embeds import Floats
 from stages.core.errors import BadRequest
 
 STEP = 1.1
-"""What a bracket without a number multiplies or divides by."""
+"""Factor of a bracket without a number: `(` multiplies by it, `[` divides."""
 
 MAX_WEIGHT = 100.0
 
@@ -48,9 +48,9 @@ def parse(prompt: str, negative: bool = False) -> list[list[Piece]]:
     """
     texts: list[str] = []
     stretches: list[int] = []
-    """The stretch that each text is in."""
+    """Number of the stretch that each text is in."""
     factors: list[tuple[int, int, float]] = []
-    """What the texts from the first to before the second are multiplied by."""
+    """Entries (first, end, factor): the weight of texts first to end - 1 is multiplied by factor."""
     opened: dict[str, list[int]] = {"(": [], "[": []}
     stretch = at = 0
 
@@ -105,7 +105,7 @@ def _weights(count: int, factors: list[tuple[int, int, float]]) -> list[float]:
 
 
 def emphasise(embeds: Floats, weights: Floats) -> None:
-    """Multiply the embeds [77, dim] of a window by the weights [77] of its tokens, in place, and keep their mean.
+    """Multiply the embeds [77, dim] of a chunk by the weights [77] of its tokens, in place, and keep their mean.
 
     The web UI's "Original" emphasis. Raises BadRequest where nothing is left to scale to the old mean.
     """

@@ -19,7 +19,7 @@ from stages.text.tokenizer import encode_alike
 
 
 class TextStage(OneByOne[EncodeText]):
-    """Encodes one window at a time into its place in the output slot (stages.core.embeds).
+    """Encodes one chunk at a time into its place in the output slot (stages.core.embeds).
 
     A model with two encoders gets their embeds side by side, and the pooled embeds of the second one.
     """
@@ -29,11 +29,11 @@ class TextStage(OneByOne[EncodeText]):
 
     @property
     def precision(self) -> str:
-        """What the encoders compute in."""
+        """Inference precision of the encoders, as OpenVINO names it."""
         return self._clips[0].precision
 
     def load(self) -> None:
-        """Compile for one window of one prompt and encode the empty prompt."""
+        """Compile for one chunk of one prompt and encode the empty prompt."""
         self._card = read_card(Path(self.spec.model))
         runtime = Runtime(self.spec, self.board)
         self._clips = [Clip(runtime, self._card, part, self.spec.prompt_chunks) for part in self._card.text_encoders]
@@ -41,11 +41,11 @@ class TextStage(OneByOne[EncodeText]):
         assert sum(clip.dim for clip in self._clips) == self._card.embed_dim
 
     def work(self, run: Run[EncodeText]) -> tuple[int, ...]:
-        """Encode all windows of all prompts of the job, or copy what they gave before."""
+        """Encode all chunks of all prompts of the job, or copy what they gave before."""
         task = run.task
         encoded = encode_alike([clip.tokenizer for clip in self._clips], task.prompts, task.syntax)
-        rows, windows, _ = encoded[0].ids.shape
-        shape = (rows, windows * TOKENS, self._card.embed_dim)
+        rows, chunks, _ = encoded[0].ids.shape
+        shape = (rows, chunks * TOKENS, self._card.embed_dim)
         tokens, pooled = embeds.lay(self.view.write(run.output), shape, self._card.pooled_dim)
         for row, prompt in enumerate(task.prompts):
             if self._card.zero_negative and not prompt and rows == 2 and row == 0:
@@ -58,20 +58,20 @@ class TextStage(OneByOne[EncodeText]):
             if (found := self._cache.find(key)) is not None:
                 tokens[row], pooled[row] = found
                 continue
-            for window in range(windows):
-                into = tokens[row, window * TOKENS : (window + 1) * TOKENS]
-                self._encode(into, [(ids[window], weights[window]) for ids, weights in parts], clip_skip)
-                if window == 0 and self._card.pooled_dim:
+            for chunk in range(chunks):
+                into = tokens[row, chunk * TOKENS : (chunk + 1) * TOKENS]
+                self._encode(into, [(ids[chunk], weights[chunk]) for ids, weights in parts], clip_skip)
+                if chunk == 0 and self._card.pooled_dim:
                     pooled[row] = self._clips[-1].pooled
             self._cache.keep(key, tokens[row], pooled[row])
         self.board.cached(self._cache.lookups, self._cache.hits)
         self.view.seal(run.output, embeds.nbytes(shape, self._card.pooled_dim))
         return shape
 
-    def _encode(self, into: Floats, window: list[tuple[NDArray[np.int64], Floats]], clip_skip: int) -> None:
+    def _encode(self, into: Floats, chunk: list[tuple[NDArray[np.int64], Floats]], clip_skip: int) -> None:
         """Fill `into` [77, dim], the encoders side by side, from the ids and weights that each of them takes."""
         first = 0
-        for clip, (ids, weights) in zip(self._clips, window, strict=True):
+        for clip, (ids, weights) in zip(self._clips, chunk, strict=True):
             part = into[:, first : first + clip.dim]
             clip.encode(ids, part, clip_skip)
             emphasise(part, weights)

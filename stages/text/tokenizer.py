@@ -1,4 +1,4 @@
-"""Prompts to token ids: CLIP's tokenizer by transformers, and windows for prompts longer than one."""
+"""Prompts to token ids: CLIP's tokenizer by transformers, and chunks for prompts longer than one."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from transformers import CLIPTokenizerFast  # type: ignore[attr-defined]  # an alias that is made at run time
+from transformers import CLIPTokenizerFast
 from transformers.utils import logging
 
 from stages.core.embeds import Floats
@@ -19,10 +19,10 @@ from stages.core.text_file import read_text_file, without_marks
 from stages.core.wire import UNREADABLE, Syntax
 from stages.text.emphasis import Piece, parse
 
-logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # it warns of prompts over 77 tokens, which are cut into windows here
+logging.set_verbosity_error()  # it warns of prompts over 77 tokens, which are cut into chunks here
 
 _INNER = TOKENS - 2
-"""Tokens of a window between the begin and the end mark."""
+"""Tokens of a chunk between the begin and the end mark."""
 
 _LAYOUTS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 
@@ -31,38 +31,38 @@ _ELSEWHERE = (
     (re.compile(r"<[\w-]+>"), "textual-inversion embeddings"),
     (re.compile(r"<\w+:[^<>]+>"), "LoRA and other extra networks"),
 )
-"""What prompts of a1111 syntax name that is no text."""
+"""Patterns of what prompts of a1111 syntax name that is no text, each with its name in a message."""
 
 _MARKS = {
     "bos_token": "`<|startoftext|>`, as a rule",
     "eos_token": "`<|endoftext|>`, as a rule",
     "pad_token": "`<|endoftext|>`, as a rule; `!` for SD 2 and the second tokenizer of SDXL",
 }
-"""The tokens that stand in every window, by their keys in tokenizer_config.json: what they are in most models."""
+"""The tokens that stand in every chunk, by their keys in tokenizer_config.json: what they are in most models."""
 
 _END_OF_WORD = "</w>"
-"""How an entry of CLIP's vocabulary ends that ends a word: `!</w>` is the word, `!` only begins one."""
+"""The ending of entries of CLIP's vocabulary that end a word: `!</w>` is the word, `!` only begins one."""
 
 _Token = tuple[int, float]
-"""Id and weight."""
+"""Token id and weight."""
 
 _Ids = Callable[[list[str]], list[list[int]]]
 """Token ids of every text, without marks."""
 
 
-class Windows(NamedTuple):
+class Chunks(NamedTuple):
     """Prompts as the encoder takes them."""
 
     ids: NDArray[np.int64]
-    """[prompts, windows, 77]."""
+    """Token ids, [prompts, chunks, 77]."""
     weights: Floats
-    """What the embeds of each token are multiplied by, of the same shape; 1 for the marks."""
+    """Factors of the embeds of each token, of the same shape as `ids`; 1 for the marks."""
 
 
 class Tokenizer:
     """The tokenizer of a model folder, from `tokenizer.json` or from `vocab.json` and `merges.txt`."""
 
-    def __init__(self, folder: Path, max_windows: int, vocabulary: int | None) -> None:
+    def __init__(self, folder: Path, max_chunks: int, vocabulary: int | None) -> None:
         """`vocabulary`: how many tokens the text encoder has embeddings for; None if that is not known.
 
         Raises ModelError for a folder that is none of a tokenizer, or of one for another text encoder.
@@ -79,54 +79,54 @@ class Tokenizer:
             raise ModelError(f"{folder}: no tokenizer can be read here: {error}") from error
         _check_marks(folder, [mark for mark in _MARKS if getattr(self._clip, f"{mark}_id") is None])
         _check_ids(folder, self._clip.get_vocab(), vocabulary)
-        self._max_windows = max_windows
+        self._max_chunks = max_chunks
         self._ids: dict[Syntax, _Ids] = {"plain": self._plain, "a1111": _a1111(self._clip) or self._plain}
 
-    def encode(self, prompts: tuple[str, ...], syntax: Syntax = "plain", at_least: int = 1) -> Windows:
-        """Every prompt (the negative ones first) as token ids and weights, all with as many windows as the longest.
+    def encode(self, prompts: tuple[str, ...], syntax: Syntax = "plain", at_least: int = 1) -> Chunks:
+        """Every prompt (the negative ones first) as token ids and weights, all with as many chunks as the longest.
 
-        One window is what every CLIP pipeline feeds. A longer prompt is cut into windows of 75 tokens, each between
+        One chunk is what every CLIP pipeline feeds. A longer prompt is cut into chunks of 75 tokens, each between
         marks of its own, padded as a short prompt is, and all that is encoded goes to the U-Net, middle marks
         included: as AUTOMATIC1111 does (without its search for a comma to cut at) and compel, and diffusers'
         community pipeline lpw_stable_diffusion where the padding is the end mark (its `no_boseos_middle=False`).
-        There are `at_least` windows. Raises BadRequest beyond `max_windows`, and as stages.text.emphasis does.
+        There are `at_least` chunks. Raises BadRequest beyond `max_chunks`, and as stages.text.emphasis does.
         """
         *negative, positive = prompts
-        rows = [self._negative(prompt, syntax) for prompt in negative] + [self._windows(positive, syntax)]
-        count = max(at_least, *(len(windows) for windows in rows))
-        marked = [[self._mark(tokens) for tokens in windows + [[]] * (count - len(windows))] for windows in rows]
+        rows = [self._negative(prompt, syntax) for prompt in negative] + [self._chunks(positive, syntax)]
+        count = max(at_least, *(len(chunks) for chunks in rows))
+        marked = [[self._mark(tokens) for tokens in chunks + [[]] * (count - len(chunks))] for chunks in rows]
         found = np.array(marked, [("id", np.int64), ("weight", np.float32)])
-        return Windows(found["id"].copy(), found["weight"].copy())
+        return Chunks(found["id"].copy(), found["weight"].copy())
 
-    def _windows(self, prompt: str, syntax: Syntax, negative: bool = False) -> list[list[_Token]]:
-        """The tokens of each window of one prompt, without marks."""
+    def _chunks(self, prompt: str, syntax: Syntax, negative: bool = False) -> list[list[_Token]]:
+        """The tokens of each chunk of one prompt, without marks."""
         if syntax == "plain":
             stretches = [[Piece(prompt, 1.0)]]
         else:
             self._check(prompt)
             stretches = parse(prompt, negative)
-        windows: list[list[_Token]] = []
+        chunks: list[list[_Token]] = []
         for pieces in stretches:
             tokens = self._tokens(pieces, syntax)
-            windows += [tokens[first : first + _INNER] for first in range(0, max(1, len(tokens)), _INNER)]
-        if len(windows) > 1 and not windows[-1]:  # nothing came after the last BREAK
-            windows.pop()
-        if len(windows) > self._max_windows:
+            chunks += [tokens[first : first + _INNER] for first in range(0, max(1, len(tokens)), _INNER)]
+        if len(chunks) > 1 and not chunks[-1]:  # nothing came after the last BREAK
+            chunks.pop()
+        if len(chunks) > self._max_chunks:
             raise BadRequest(
-                f"`prompt` fills {len(windows)} windows of {_INNER} tokens; {self._max_windows} of them, "
-                f"{self._max_windows * _INNER} tokens, are encoded at most (shorten it, or raise model.prompt_chunks)"
+                f"`prompt` fills {len(chunks)} chunks of {_INNER} tokens; {self._max_chunks} of them, "
+                f"{self._max_chunks * _INNER} tokens, are encoded at most (shorten it, or raise model.prompt_chunks)"
             )
-        return windows
+        return chunks
 
     def _negative(self, prompt: str, syntax: Syntax) -> list[list[_Token]]:
         try:
-            return self._windows(prompt, syntax, negative=True)
+            return self._chunks(prompt, syntax, negative=True)
         except BadRequest as error:  # which of the two it is, the user has to be told
             what = error.message.removeprefix("`prompt`")
             raise BadRequest(f"`negative_prompt`{'' if what != error.message else ':'} {what.lstrip()}") from error
 
     def _plain(self, texts: list[str]) -> list[list[int]]:
-        """As diffusers does: a mark that the text holds is that mark, so that `!` is padding where that is its mark."""
+        """Token ids as diffusers has them: a mark in the text is that mark; `!` is padding where that is its mark."""
         ids: list[list[int]] = self._clip(texts, add_special_tokens=False).input_ids
         return ids
 
@@ -147,13 +147,13 @@ class Tokenizer:
                     raise BadRequest(f"{what} are not served; leave `{name[:60]}` out")
 
 
-def encode_alike(tokenizers: Sequence[Tokenizer], prompts: tuple[str, ...], syntax: Syntax) -> list[Windows]:
-    """The prompts by each tokenizer, all with as many windows as any of them needs. Raises BadRequest, as they do."""
+def encode_alike(tokenizers: Sequence[Tokenizer], prompts: tuple[str, ...], syntax: Syntax) -> list[Chunks]:
+    """The prompts by each tokenizer, all with as many chunks as any of them needs. Raises BadRequest, as they do."""
     encoded = [tokenizer.encode(prompts, syntax) for tokenizer in tokenizers]
-    count = max(windows.ids.shape[1] for windows in encoded)
+    count = max(chunks.ids.shape[1] for chunks in encoded)
     return [
-        windows if windows.ids.shape[1] == count else tokenizer.encode(prompts, syntax, count)
-        for tokenizer, windows in zip(tokenizers, encoded, strict=True)
+        chunks if chunks.ids.shape[1] == count else tokenizer.encode(prompts, syntax, count)
+        for tokenizer, chunks in zip(tokenizers, encoded, strict=True)
     ]
 
 

@@ -1,4 +1,4 @@
-"""What the U-Net is told besides latents and time: by tensor name, a row for each row of the sequence.
+"""Conditions of the U-Net, its inputs besides latents and time: by tensor name, a row for each row of the sequence.
 
 All of it stays the same from the first step of a sequence to its last.
 """

@@ -58,13 +58,13 @@ class UnetStage(Stage):
 
     @property
     def precision(self) -> str:
-        """What the U-Net computes in."""
+        """Inference precision of the U-Net, as OpenVINO names it."""
         return self._precision
 
     def load(self) -> None:
         """Compile for one picture of the first size at the default guidance, and run it once."""
         self._sequences: list[Sequence] = []
-        """In order of arrival."""
+        """Sequences here, in order of arrival."""
         self._in_flight: deque[_InFlight] = deque()
         self._batcher: Batcher[Sequence] = Batcher(self.spec.order)
         self._card = read_card(Path(self.spec.model))

@@ -20,7 +20,7 @@ from stages.runtime import Forward
 
 
 class Shape(NamedTuple):
-    """What a forward is compiled for: rows, latents of [height, width], tokens of the prompt embeds."""
+    """Static shape of a forward: rows, height and width of the latents, tokens of the prompt embeds."""
 
     rows: int
     height: int
@@ -61,12 +61,12 @@ class Forwards:
         self._budget_bytes = budget_bytes
         self._resident_bytes = resident_bytes or _resident_bytes
         self._compiled: dict[Shape, Forward] = {}
-        """Those used last come last."""
+        """Compiled forwards by shape, the one used last at the end."""
         self._first: Shape | None = None
         self._bytes: dict[Shape, int] = {}
-        """What forwards took when they were compiled, but for the first: those put away, too."""
+        """Bytes that each forward but the first took when it was compiled, those put away included."""
         self._refused: set[Shape] = set()
-        """What could not be compiled."""
+        """Shapes that could not be compiled."""
         self._idle: dict[Shape, list[Batch]] = {}
         """Batches that are not in flight."""
         self._in_flight: Counter[Shape] = Counter()

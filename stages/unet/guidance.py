@@ -1,4 +1,4 @@
-"""Guidance: how much the prompt counts."""
+"""Classifier-free guidance, and its rescaling."""
 
 import numpy as np
 

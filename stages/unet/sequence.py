@@ -57,12 +57,12 @@ class Sequence:
 
     @property
     def rows_left(self) -> int:
-        """Rows of forwards to come: what is left of it, in the unit that work costs by."""
+        """Rows of forwards still to come, the unit that work is counted in."""
         return self.rows * (self.steps - self.step)
 
     @property
     def timestep(self) -> float:
-        """What the U-Net is told of the noise at this step."""
+        """Timestep fed to the U-Net at this step."""
         return float(self._schedule.timesteps[self.step])
 
     def model_input(self) -> Floats:

@@ -14,7 +14,7 @@ from stages.core.tasks import Decode
 from stages.runtime import Forward, Runtime
 from stages.stage import OneByOne
 from stages.vae.picture import encode
-from stages.vae.preview import Previewer, practice
+from stages.vae.preview import Previewer, practice_latents
 
 log = logging.getLogger("stages")
 
@@ -26,7 +26,7 @@ class VaeStage(OneByOne[Decode]):
 
     @property
     def precision(self) -> str:
-        """What the decoder computes in."""
+        """Inference precision of the decoder, as OpenVINO names it."""
         return next(iter(self._decoders.values()))[0].precision
 
     def load(self) -> None:
@@ -38,7 +38,7 @@ class VaeStage(OneByOne[Decode]):
         self._learns = True
         shape = self._card.latent_shape(*self.spec.sizes[0])
         decoder, sample = self._decoder(shape)
-        latents = practice(shape)
+        latents = practice_latents(shape)
         decoder.allocate(decoder.inputs[0])[...] = self._card.to_decoder(latents)
         decoder.infer()
         self._learn(latents, sample[0])

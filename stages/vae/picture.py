@@ -10,12 +10,12 @@ from PIL.PngImagePlugin import PngInfo
 from stages.core.wire import Format
 
 _PNG_COMPRESSION = 4
-"""Of 9: 1.1 times the bytes of Pillow's default for half of its time, which the next picture waits for."""
+"""Compression level of PNG files, of 9: 1.1 times the bytes of Pillow's default in half of its time."""
 
 _QUALITY = 95
 
 _COMMENT_BYTES = 60_000
-"""Of text in EXIF, which has 65,533 bytes in all; a longer prompt is cut there (a PNG holds it whole)."""
+"""Bytes of text in EXIF at most, which has 65,533 in all; a longer prompt is cut there (a PNG holds it whole)."""
 
 
 def encode(pixels: NDArray[np.uint8], format: Format, metadata: dict[str, str]) -> bytes:

@@ -15,7 +15,7 @@ _QUALITY = 85
 
 
 class Previewer:
-    """Least squares, over all decodings seen, from latents to the mean colour of the pixels each stands for.
+    """A least-squares fit, over all decodings seen, from latents to the mean colour of the pixels each stands for.
 
     It costs a decoding a few thousand additions, and a preview a few thousand multiplications, where decoding costs as
     much as two or three steps of the U-Net.
@@ -49,12 +49,12 @@ class Previewer:
 
     @staticmethod
     def _inputs(latents: Floats) -> NDArray[np.float64]:
-        """[C + 1, h * w]: the channels, and a constant."""
+        """Inputs of the linear functions, [C + 1, h * w]: the channels, and a constant."""
         flat = latents.reshape(len(latents), -1).astype(np.float64)
         return np.vstack([flat, np.ones((1, flat.shape[1]))])
 
 
-def practice(shape: tuple[int, int, int]) -> Floats:
+def practice_latents(shape: tuple[int, int, int]) -> Floats:
     """Latents [C, h, w] to learn the first colours from: smooth noise of about the size of real ones."""
     channels, height, width = shape
     coarse = np.random.default_rng(0).standard_normal((channels, -(-height // 4), -(-width // 4)))

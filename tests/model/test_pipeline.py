@@ -112,7 +112,7 @@ def test_a_long_prompt_is_not_cut(server: Server) -> None:
     assert psnr(with_end, without) < 40, "the end of a long prompt makes no difference"
 
 
-def test_a_prompt_beyond_all_windows_is_refused_with_the_numbers(server: Server) -> None:
+def test_a_prompt_beyond_all_chunks_is_refused_with_the_numbers(server: Server) -> None:
     failed = one(server, submit("x", prompt="cat " * 400)).failed()["x"]
     assert failed.code == "bad_request"
     assert "225" in failed.message

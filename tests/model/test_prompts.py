@@ -1,4 +1,4 @@
-"""What a prompt says, to the embedded model: weights, windows, layers left out, and what is refused."""
+"""What a prompt says, to the embedded model: weights, chunks, layers left out, and what is refused."""
 
 import io
 import json
@@ -116,7 +116,7 @@ def test_a_picture_says_how_its_prompt_was_read(server: Server) -> None:
 @pytest.mark.parametrize(
     ("prompt", "more", "said"),
     [
-        ("a BREAK b BREAK c BREAK d", {"syntax": "a1111"}, "`prompt` fills 4 windows of 75 tokens; 3 of them"),
+        ("a BREAK b BREAK c BREAK d", {"syntax": "a1111"}, "`prompt` fills 4 chunks of 75 tokens; 3 of them"),
         ("(cat:1.1)" * 400, {"syntax": "a1111"}, "225 tokens, are encoded at most"),
         ("(cat:1000)", {"syntax": "a1111"}, "beyond 100"),
         ("[cat|dog]", {"syntax": "a1111"}, "alternation"),

@@ -9,7 +9,7 @@ import pytest
 from orchestrator.models.locate import card
 from orchestrator.tuning import profile
 from orchestrator.tuning.machine import Topology
-from orchestrator.tuning.profile import Ask
+from orchestrator.tuning.profile import StageSetting
 from stages.core import config, wire
 from tests.server import Server, run, serving
 
@@ -83,7 +83,7 @@ def test_nor_does_a_stage_that_is_measured(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # a self-test of bf16 is remembered there
     plain = config.load(None, environ={})
-    with profile.alone(Ask("vae", 1, 1, (1,)), plain, card(plain), Topology.here()) as stage:
+    with profile.stage_profiler(StageSetting("vae", 1, 1, (1,)), plain, card(plain), Topology.here()) as stage:
         assert stage.measure(1) is not None
     assert report.read_text().splitlines() == ["-m stages.profile: started"]
     assert list(home.rglob("*")) == []

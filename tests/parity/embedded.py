@@ -61,7 +61,8 @@ def embedded_pipeline(folder: Path = EMBEDDED["demo"]) -> diffusers.DiffusionPip
 
 
 def _config(file: Path) -> dict[str, Any]:
-    return json.loads(file.read_text())
+    config: dict[str, Any] = json.loads(file.read_text())
+    return config
 
 
 def _fill(module: torch.nn.Module, xml: Path, left_out: tuple[str, ...]) -> None:
@@ -83,7 +84,9 @@ def _parameters(xml: Path) -> Iterator[tuple[str, np.ndarray]]:
         for consumer in _consumers(operation):
             node = consumer.get_node()
             layer = _LAYER.match(node.get_friendly_name())
-            role = layer and _ROLES.get((layer["function"], node.get_type_name(), consumer.get_index()))
+            if not layer:
+                continue
+            role = _ROLES.get((layer["function"], node.get_type_name(), consumer.get_index()))
             if role:
                 yield f"{layer['path']}.{role}", operation.get_data()
 

@@ -12,7 +12,7 @@ from optimum.intel import OVConfig
 
 from tests.parity.families import FAMILIES, Family
 from tests.parity.older_export import make_older
-from tests.parity.random_weights import enliven
+from tests.parity.random_weights import rescale_weights
 
 
 class Workshop:
@@ -52,7 +52,7 @@ def _build(family: Family, folder: Path) -> None:
     pipeline = family.build()
     pipeline.set_progress_bar_config(disable=True)
     if family.exported is None:
-        enliven(pipeline)
+        rescale_weights(pipeline)
     pipeline.save_pretrained(folder)
 
 

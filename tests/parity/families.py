@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import diffusers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
@@ -23,8 +23,8 @@ BEGIN, END = "<|startoftext|>", "<|endoftext|>"
 SIDE = 64
 """Pixels the random models are made for, each way."""
 
-Pipeline = diffusers.DiffusionPipeline
-Config = Mapping[str, Any]
+Pipeline: TypeAlias = diffusers.DiffusionPipeline
+Config = dict[str, Any]
 
 _BETAS: Config = {
     "beta_start": 0.00085,
@@ -150,10 +150,11 @@ def _tokenizer(pad: str = END) -> CLIPTokenizer:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "tokenizer.json").write_text(json.dumps(graph))
         Path(folder, "tokenizer_config.json").write_text(json.dumps(config))
-        return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+        return tokenizer
 
 
-def _text_config(hidden: int, layers: int = 2, **more: object) -> CLIPTextConfig:
+def _text_config(hidden: int, layers: int = 2, **more: Any) -> CLIPTextConfig:
     """A CLIP text encoder over the embedded model's vocabulary."""
     vocabulary = json.loads((TOKENIZER / "tokenizer.json").read_text())["model"]["vocab"]
     return CLIPTextConfig(

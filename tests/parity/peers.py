@@ -93,6 +93,7 @@ def genai(folder: Path, precision: str) -> Peer:
     def picture(ask: Ask) -> Pixels:
         pipeline.set_scheduler(openvino_genai.Scheduler.from_config(config, GENAI_SCHEDULES[ask.schedule]))
         generator = openvino_genai.TorchGenerator(ask.seed)
-        return pipeline.generate(ask.prompt, generator=generator, **_options(ask)).data[0].copy()
+        pixels: Pixels = pipeline.generate(ask.prompt, generator=generator, **_options(ask)).data[0].copy()
+        return pixels
 
     return picture

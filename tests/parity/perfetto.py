@@ -45,7 +45,8 @@ class Perfetto:
 
     def query(self, sql: str) -> list[dict[str, Any]]:
         """The rows of a query of its trace processor."""
-        return self.evaluate(_QUERY % json.dumps(sql))
+        rows: list[dict[str, Any]] = self.evaluate(_QUERY % json.dumps(sql))
+        return rows
 
     def evaluate(self, script: str) -> Any:
         """The value of an expression, or of its promise."""
@@ -61,9 +62,10 @@ class Perfetto:
         number = next(self._numbers)
         self._page.send(json.dumps({"id": number, "method": method, "params": params}))
         while True:
-            answer = json.loads(self._page.recv(timeout=DEADLINE_S))
+            answer: dict[str, Any] = json.loads(self._page.recv(timeout=DEADLINE_S))
             if answer.get("id") == number:
-                return answer["result"]
+                result: dict[str, Any] = answer["result"]
+                return result
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):

@@ -18,7 +18,7 @@ _CONTRAST = 0.4
 
 
 @torch.no_grad()
-def enliven(pipeline: diffusers.DiffusionPipeline) -> None:
+def rescale_weights(pipeline: diffusers.DiffusionPipeline) -> None:
     """Scale the weights, in place, until the U-Net's output is as strong as noise and the decoder's has contrast."""
     unet, vae = pipeline.unet, pipeline.vae
     for name, parameter in unet.named_parameters():

@@ -16,7 +16,7 @@ LIMIT = 1e-4
 """Largest difference of any embed, relative to the largest one, which is about 5."""
 
 NEGATIVE = "low resolution, blurry"
-Window = list[tuple[str, float]]
+Chunk = list[tuple[str, float]]
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def pipeline() -> diffusers.StableDiffusionPipeline:
 
 
 def by_torch(pipeline: diffusers.StableDiffusionPipeline, ids: list[int]) -> torch.Tensor:
-    """The last hidden state [77, dim] of one window."""
+    """The last hidden state [77, dim] of one chunk."""
     assert len(ids) == 77
     with torch.no_grad():
         return pipeline.text_encoder(torch.tensor([ids])).last_hidden_state[0]
@@ -60,7 +60,7 @@ def test_plain_prompts_are_diffusers(
 def test_long_prompts_are_those_of_lpw(
     count: int, encoder: Encoder, pipeline: diffusers.StableDiffusionPipeline
 ) -> None:
-    """Pad to a whole number of windows, cut, and put marks over the first and the last token of each."""
+    """Pad to a whole number of chunks, cut, and put marks over the first and the last token of each."""
     words = ["castle", "astronaut", "tree", "red"] * 60
     ids: list[int] = []
     prompt = ""
@@ -71,16 +71,16 @@ def test_long_prompts_are_those_of_lpw(
     prompt = pipeline.tokenizer.decode(ids)
     assert tokens(pipeline, prompt) == ids
     begin, end = pipeline.tokenizer.bos_token_id, pipeline.tokenizer.eos_token_id
-    windows = -(-count // 75)
-    line = [begin, *ids, *[pipeline.tokenizer.pad_token_id] * (75 * windows - count), end]
-    cut = [[begin, *line[75 * number + 1 : 75 * number + 76], end] for number in range(windows)]
-    expected = torch.cat([by_torch(pipeline, window) for window in cut])
+    chunks = -(-count // 75)
+    line = [begin, *ids, *[pipeline.tokenizer.pad_token_id] * (75 * chunks - count), end]
+    cut = [[begin, *line[75 * number + 1 : 75 * number + 76], end] for number in range(chunks)]
+    expected = torch.cat([by_torch(pipeline, chunk) for chunk in cut])
     assert near(encoder.encode(prompt).tokens[0], expected)
     assert near(encoder.encode(prompt, syntax="a1111").tokens[0], expected)
 
 
 @pytest.mark.parametrize(
-    ("prompt", "windows"),
+    ("prompt", "chunks"),
     [
         ("a (castle:1.5) in [the] snow", [[("a", 1), ("castle", 1.5), ("in", 1), ("the", 1 / 1.1), ("snow", 1)]]),
         ("((red)) tree, (blue:0.3)", [[("red", 1.1**2), ("tree,", 1), ("blue", 0.3)]]),
@@ -93,20 +93,20 @@ def test_long_prompts_are_those_of_lpw(
     ],
 )
 def test_weights_are_those_of_a1111(
-    prompt: str, windows: list[Window], encoder: Encoder, pipeline: diffusers.StableDiffusionPipeline
+    prompt: str, chunks: list[Chunk], encoder: Encoder, pipeline: diffusers.StableDiffusionPipeline
 ) -> None:
     assert tokens(pipeline, "tree") == tokens(pipeline, "tree tree")[:1]  # the last case counts tokens by words
-    expected = torch.cat([a1111(pipeline, window) for window in windows])
+    expected = torch.cat([a1111(pipeline, chunk) for chunk in chunks])
     found = encoder.encode(NEGATIVE, prompt, syntax="a1111").tokens
     assert near(found[1], expected)
     assert not near(encoder.encode(prompt.replace("BREAK", "")).tokens[0][:77], expected[:77])
 
 
-def a1111(pipeline: diffusers.StableDiffusionPipeline, window: Window) -> torch.Tensor:
+def a1111(pipeline: diffusers.StableDiffusionPipeline, chunk: Chunk) -> torch.Tensor:
     """Each text's tokens one after another; the encoder's output times their weights, back to the mean it had."""
     begin, end = pipeline.tokenizer.bos_token_id, pipeline.tokenizer.eos_token_id
     ids, weights = [begin], [1.0]
-    for text, weight in window:
+    for text, weight in chunk:
         found = tokens(pipeline, text)
         ids += found
         weights += [weight] * len(found)

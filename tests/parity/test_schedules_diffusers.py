@@ -56,7 +56,7 @@ Config = Mapping[str, Any]
 
 
 class Trajectory(NamedTuple):
-    timesteps: NDArray[np.generic]
+    timesteps: NDArray[np.int64] | NDArray[np.float32]
     latents: list[NDArray[np.float32]]
 
 
@@ -280,9 +280,9 @@ def test_shipped_configs(model: str, steps: int, caplog: pytest.LogCaptureFixtur
 
 
 if __name__ == "__main__":
-    arrays = {}
+    arrays: dict[str, NDArray[Any]] = {}
     for key, config in GOLDEN_CONFIGS.items():
         for name in schedules.names():
             timesteps, latents = their_trajectory(name, config, GOLDEN_STEPS, 0)
             arrays |= {f"{name}:{key}:timesteps": timesteps, f"{name}:{key}:latents": latents[-1]}
-    np.savez_compressed(GOLDEN, **arrays)
+    np.savez_compressed(GOLDEN, **arrays)  # type: ignore[arg-type]  # no array is named as the one other keyword

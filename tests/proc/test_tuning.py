@@ -10,10 +10,10 @@ from orchestrator.models.locate import card
 from orchestrator.plan import plan
 from orchestrator.tuning import profile, trial
 from orchestrator.tuning.machine import Topology
-from orchestrator.tuning.profile import Ask, ProfileStore
+from orchestrator.tuning.profile import ProfileStore, StageSetting
 from orchestrator.tuning.score import fill
 from orchestrator.tuning.space import candidates
-from orchestrator.tuning.tuner import as_it_is
+from orchestrator.tuning.tuner import configured_candidate
 from stages.core import config, cores
 from stages.core.errors import StartFailed
 from tests.server import STUBS
@@ -30,7 +30,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_trial_plays_the_load_and_sees_every_process() -> None:
-    candidate = as_it_is(CONFIG, CARD, HERE)
+    candidate = configured_candidate(CONFIG, CARD, HERE)
     out = fill(plan(candidate.apply(CONFIG), CARD, HERE.machine))
     ticks: list[None] = []
     ran = trial.run(None, list(STUBS), candidate, out, 12, 4, lambda: ticks.append(None))
@@ -44,14 +44,14 @@ def test_a_trial_plays_the_load_and_sees_every_process() -> None:
 
 def test_a_pipeline_that_does_not_start_is_told_as_it_is() -> None:
     broken = ["stage.unet.implementation=tests.proc.stubs:RefusesToLoad", "load_attempts=1", *STUBS[::2]]
-    candidate = as_it_is(CONFIG, CARD, HERE)
+    candidate = configured_candidate(CONFIG, CARD, HERE)
     with pytest.raises(StartFailed, match="unet-0"):
         trial.run(None, broken, candidate, 3, 6, 2)
 
 
 def test_a_stage_is_measured_on_the_cores_it_is_given() -> None:
-    ask = Ask("vae", 1, 1, (1,))
-    found = list(profile.measure(ask, CONFIG, CARD, HERE, float("inf"), lambda: None))
+    setting = StageSetting("vae", 1, 1, (1,))
+    found = list(profile.measure(setting, CONFIG, CARD, HERE, float("inf"), lambda: None))
     assert len(found) == 2
     for each in found:
         assert each.cores == cores.render(HERE.cores[:1])
@@ -62,7 +62,7 @@ def test_a_stage_is_measured_on_the_cores_it_is_given() -> None:
 def test_a_stage_that_cannot_be_measured_is_named() -> None:
     wrong = config.load(None, ["stage.unet.implementation=tests.proc.stubs:RefusesToLoad"], environ={})
     with pytest.raises(StartFailed, match=r"unet with 1 threads? could not be measured"):
-        list(profile.measure(Ask("unet", 1, 1, (2,)), wrong, CARD, HERE, float("inf"), lambda: None))
+        list(profile.measure(StageSetting("unet", 1, 1, (2,)), wrong, CARD, HERE, float("inf"), lambda: None))
 
 
 def test_tuning_ends_with_a_file_and_goes_on_where_it_was(
@@ -72,9 +72,9 @@ def test_tuning_ends_with_a_file_and_goes_on_where_it_was(
     monkeypatch.chdir(tmp_path)
     memory = ProfileStore(profile.facts(CONFIG, CARD))
     laws = {"unet": UNET, "vae": VAE, "text": TEXT}
-    for ask in profile.asks(HERE, CARD):
-        for rows in ask.rows:
-            memory.add(point(ask.kind, laws[ask.kind], ask.threads, ask.streams, rows))
+    for setting in profile.stage_settings(HERE, CARD):
+        for rows in setting.rows:
+            memory.add(point(setting.kind, laws[setting.kind], setting.threads, setting.streams, rows))
     words = ["tune", "--latency-cap", "60", "--steps", "2", "--budget", "0.1", "-o", "fast.toml"]
     words += [f"--set={each}" for each in STUBS]
     assert main([*words, "--trials", "1"]) == 0

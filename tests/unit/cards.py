@@ -1,4 +1,4 @@
-"""Models and machines that exist on paper only, small enough for arenas to be cheap."""
+"""Models and machines that are described and do not exist, small enough for arenas to be cheap."""
 
 import math
 from pathlib import Path

@@ -50,6 +50,7 @@ class FakeHub:
         while not self._stop.is_set():
             self._hub.socket.poll(20)
             for peer, frame in self._hub.receive():
+                assert frame is not None, "a client sent something else than one frame"
                 message = wire.decode_client_message(frame)
                 for answer in self.answers(message):
                     if isinstance(answer, bytes):

@@ -89,7 +89,7 @@ class Fleet:
     # What clients do, and what they hear.
 
     def submit(self, id: str, prompt: str = "a cat", client: bytes = CLIENT, **fields: object) -> list[wire.HubMessage]:
-        request = wire.Submit(id=id, prompt=prompt, **fields)  # type: ignore[arg-type]
+        request = wire.Submit(id=id, prompt=prompt, **fields)  # type: ignore[arg-type]  # fields of several types
         self.submitted += max(0, request.n)
         return self._perform(self.router.ask(client, request, self.tick(), DRAW))
 
@@ -251,12 +251,13 @@ class Fleet:
                 assert action.message.job in self.jobs(action.stage)
                 process.drops.append(action.message.job)
             else:
-                assert not isinstance(action.message, pipes.Stop)
+                assert isinstance(action.message, pipes.Run | pipes.DrawPreview), action.message
                 self._receive(action.stage, action.message)
         return heard
 
-    def _receive(self, stage: str, run: pipes.Run[Task]) -> None:
+    def _receive(self, stage: str, run: pipes.Run[Task] | pipes.DrawPreview) -> None:
         """Take a job in, and refuse what no router may send."""
+        assert not isinstance(run, pipes.DrawPreview), "nobody asked for previews"
         process = self.processes[stage]
         kind = stage.partition("-")[0]
         assert process.alive

@@ -74,8 +74,9 @@ class HfHub:
 
     def __init__(self) -> None:
         self._server = _Server(("127.0.0.1", 0), _Handler)
-        self._server.sent = self.sent = []
+        self.sent: list[str] = []
         """Names of the files that were fetched."""
+        self._server.sent = self.sent
         self.address = f"http://127.0.0.1:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
 

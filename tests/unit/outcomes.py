@@ -10,7 +10,7 @@ from orchestrator.tuning.score import Score, fill
 from orchestrator.tuning.simulate import Conditions
 from orchestrator.tuning.space import Candidate, candidates
 from orchestrator.tuning.trial import Trial
-from orchestrator.tuning.tuner import TuningOutcome, as_it_is
+from orchestrator.tuning.tuner import TuningOutcome, configured_candidate
 from stages.core.config import Config
 from stages.core.wire import Bottleneck
 from tests.unit.cards import CARD
@@ -25,7 +25,7 @@ PROFILE = Profile(
     points(),
     CONDITIONS,
 )
-PAPER = Predictor(Config(), CARD, TOPOLOGY, Curves(points()), CONDITIONS, steps=10)
+PREDICTOR = Predictor(Config(), CARD, TOPOLOGY, Curves(points()), CONDITIONS, steps=10)
 
 
 def trial(candidate: Candidate, score: Score, used: float = 0.97) -> Trial:
@@ -33,7 +33,7 @@ def trial(candidate: Candidate, score: Score, used: float = 0.97) -> Trial:
     return Trial(
         candidate=candidate,
         score=score,
-        in_flight=fill(PAPER.plan(candidate)),
+        in_flight=fill(PREDICTOR.plan(candidate)),
         jobs=20,
         steps=10,
         seconds=4.0,
@@ -53,9 +53,9 @@ def trial(candidate: Candidate, score: Score, used: float = 0.97) -> Trial:
 @cache
 def outcome(cap_s: float = 1.0, complete: bool = True) -> TuningOutcome:
     """Of some candidates that ran exactly as simulated, the best one twice."""
-    before = as_it_is(Config(), CARD, TOPOLOGY)
+    before = configured_candidate(Config(), CARD, TOPOLOGY)
     some = list(dict.fromkeys([before, *candidates(TOPOLOGY, CARD)[::4]]))
-    predicted = PAPER.scores(some)
+    predicted = PREDICTOR.scores(some)
     trials = [trial(each, predicted[each]) for each in some]
     fit = [each for each in some if predicted[each].p99_s <= cap_s]
     best = max(fit, key=lambda each: predicted[each].images_per_s, default=None)

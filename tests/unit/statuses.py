@@ -10,7 +10,7 @@ def stage(name: str, **changes: object) -> wire.StageStatus:
     kind, replica = name.split("-")
     at_rest = wire.StageStatus(
         name=name,
-        kind=kind,  # type: ignore[arg-type]
+        kind=kind,  # type: ignore[arg-type]  # the caller names a kind that exists
         replica=int(replica),
         pid=123,
         state="busy",

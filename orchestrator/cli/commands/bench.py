@@ -19,7 +19,7 @@ from rich.text import Text
 from orchestrator import plot_file
 from orchestrator.bench import plot, report
 from orchestrator.bench.figures import Percentiles
-from orchestrator.bench.measure import BenchTask, Measured, failures, held, measure
+from orchestrator.bench.measure import BenchTask, Measured, capacity, failures, measure
 from orchestrator.bench.memory import TreeMemory
 from orchestrator.bench.workload import DEFAULT, parse, read_mix
 from orchestrator.cli import options
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     plot_file.check(args.plot)
     began = time.monotonic()
     with ExitStack() as stack:
-        screen = stack.enter_context(_Screen())
+        screen = stack.enter_context(_ProgressBar())
         own = isinstance(target, Private)
         if own:  # from before the first process of it
             tree = stack.enter_context(TreeMemory(os.getpid(), descendants_only=True))
@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
             levels=levels,
             jobs=args.jobs,
             rounds=args.rounds,
-            warm_up=held(status) if args.warm_up is None else args.warm_up,
+            warm_up=capacity(status) if args.warm_up is None else args.warm_up,
             seed=args.seed,
         )
         measured = measure(client, task, status, screen.tick)
@@ -120,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
     return int(bool(wrong))
 
 
-class _Screen:
+class _ProgressBar:
     """A bar on the terminal (stderr), drawn when there is something new, at most ten times a second."""
 
     def __init__(self) -> None:
@@ -138,7 +138,7 @@ class _Screen:
         self._task = self._progress.add_task("", total=None)
         self._drawn = 0.0
 
-    def __enter__(self) -> "_Screen":
+    def __enter__(self) -> "_ProgressBar":
         self._progress.start()
         return self
 
@@ -154,7 +154,7 @@ class _Screen:
 
 
 def _config(args: argparse.Namespace, target: Remote | Private, task: BenchTask, status: wire.Status) -> dict[str, Any]:
-    """All that the figures depend on, as far as it was chosen."""
+    """The settings that the figures depend on, as an object for programs."""
     return {
         "model": status.model,
         "share": status.share,

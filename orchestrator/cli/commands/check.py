@@ -27,19 +27,19 @@ from stages.core.errors import ConfigError, TriptychError
 from stages.core.schedule_names import own_schedule
 
 _HUB = "triptych: "
-"""How the lines begin that `serve` writes on its standard error."""
+"""Beginning of the lines that `serve` writes on its standard error."""
 
 _LOADED = re.compile(r"\S+ loaded in ")
 
 
 class TrialStart(msgspec.Struct, frozen=True):
-    """What was seen of a pipeline that was started to be looked at."""
+    """The observations on a pipeline that was started for a check."""
 
     start_s: float
-    """From its start until it served, every stage's numerics tested."""
+    """Seconds from its start until it served, every stage's numerics tested."""
     stages: tuple[wire.StageStatus, ...]
     remarks: tuple[str, ...]
-    """What the stages said on their standard error: what is not honoured, or not computed as asked."""
+    """Lines of the stages on standard error: settings that are not honoured, or not computed as asked."""
 
 
 def arguments(parser: Parser) -> None:
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def facts(loaded: config.Config, planned: Plan, machine: Machine) -> dict[str, Any]:
-    """What is known before anything is started."""
+    """The facts that are known before anything is started."""
     model, need = planned.card, footprint(planned)
     return {
         "model": {
@@ -144,7 +144,7 @@ def _room(need: dict[str, int]) -> None:
 
 
 def show(found: dict[str, Any]) -> None:
-    """Print what is known before anything is started."""
+    """Print the facts that are known before anything is started."""
     model, need, arena = found["model"], found["memory"], found["arena"]
     table = Table(box=box.SIMPLE, show_header=False, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
@@ -176,7 +176,7 @@ def show(found: dict[str, Any]) -> None:
 
 
 def show_trial(trial: TrialStart) -> None:
-    """Print what was seen."""
+    """Print the observations on the pipeline that was started."""
     rows = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("started", "computes in", "cores seen"):
         rows.add_column(name, no_wrap=True)

@@ -28,7 +28,7 @@ _PIPE_COLUMNS = 160
 _UNSERVED = "not served: requests have to name another, or model.schedule does"
 
 _SHARE_TOLD = 0.005
-"""Of a part's constants; shapes and indices are less."""
+"""Share of a part's bytes from which an element type is shown; shapes and indices are less."""
 
 
 def arguments(parser: Parser) -> None:

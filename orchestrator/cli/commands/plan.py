@@ -20,7 +20,7 @@ from orchestrator.tuning.profile import Profile
 from orchestrator.tuning.what_if import ASSUMPTIONS, LargerMachine, LayoutRow, compare
 
 _EXTRAPOLATED = 8
-"""Times as many cores as were measured: from there on the figures are told to be guesses."""
+"""Factor on the cores measured from which on the figures are called guesses."""
 
 
 def arguments(parser: Parser) -> None:
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     if args.plot is not None:
         nodes = f" in {machine.numa} nodes" if machine.numa > 1 else ""
         title = f"SIMULATED: {profile.facts.model}, {_steps(steps)}, {machine.cores} cores{nodes}"
-        plot.draw_paper(args.plot, title, rows)
+        plot.draw_layouts(args.plot, title, rows)
     if not any(row.keeps_cap for row in rows):
         print(f"triptych: error: no layout keeps p99 within {args.latency_cap:g} s, simulated", file=sys.stderr)
         return 1

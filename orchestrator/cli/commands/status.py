@@ -20,7 +20,7 @@ from stages.core import wire
 
 _EVERY_S = 1.0
 _WIDE = 130
-"""From here on there is room for every column."""
+"""Width of a terminal, in characters, from which there is room for every column."""
 
 _PIPE_COLUMNS = 160
 """Width of the table where there is no terminal to fit it into."""
@@ -123,7 +123,7 @@ def _below(status: wire.Status) -> list[str]:
 
 
 def _limits(status: wire.Status) -> Iterator[str]:
-    """What limits now, and what would help, in two lines at most."""
+    """The bottleneck now, and what would help, in two lines at most."""
     if status.bottleneck is not None:
         yield f"last {status.recent_s:.0f} s: {status.bottleneck.why}"
         if status.bottleneck.change:

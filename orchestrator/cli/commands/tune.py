@@ -115,32 +115,32 @@ def _beside(out: Path, ending: str) -> Path:
 
 
 class TuningLines:
-    """What the tuner does, a line each: for pipes and files."""
+    """The tuner's progress as lines, for pipes and files."""
 
     def __enter__(self) -> Self:
-        """Nothing to take."""
+        """Do nothing: no part of the terminal is needed."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Nothing to leave."""
+        """Do nothing: nothing was drawn."""
 
     def say(self, line: str) -> None:
         """A line that stays."""
         print(line, file=sys.stderr, flush=True)
 
     def phase(self, title: str, total: int) -> None:
-        """Nothing: its parts will be told."""
+        """Print nothing: the parts of the phase will be told."""
 
     def doing(self, what: str) -> None:
-        """Nothing: it will be told when it is done."""
+        """Print nothing: the part will be told when it is done."""
 
     def done(self, line: str = "") -> None:
-        """The line, if there is one."""
+        """Print the line, if there is one."""
         if line:
             self.say(line)
 
     def tick(self) -> None:
-        """Nothing moves."""
+        """Print nothing."""
 
 
 class Bars:
@@ -177,24 +177,24 @@ class Bars:
         self._progress.console.print(line, markup=False)
 
     def phase(self, title: str, total: int) -> None:
-        """A new bar."""
+        """Begin a new bar."""
         self._clear()
         self._task = self._progress.add_task(title, total=total, what="")
 
     def doing(self, what: str) -> None:
-        """Beside the bar."""
+        """Write what is being done beside the bar."""
         if self._task is not None:
             self._progress.update(self._task, what=what)
 
     def done(self, line: str = "") -> None:
-        """The bar moves; the line stays above it."""
+        """Advance the bar; the line stays above it."""
         if self._task is not None:
             self._progress.advance(self._task)
         if line:
             self.say(line)
 
     def tick(self) -> None:
-        """Nothing: the bars move by themselves."""
+        """Do nothing: the bars move by themselves."""
 
     def _clear(self) -> None:
         if self._task is not None:

@@ -1,1 +1,1 @@
-"""What commands show: tables, bars, lines, files of pictures."""
+"""The output of commands: tables, bars, lines, files of pictures."""

@@ -1,4 +1,4 @@
-"""What is drawn while a command works; this one draws nothing, which is right for files, pipes and programs."""
+"""The drawing while a command works, and one that draws nothing: for files, pipes and programs."""
 
 import sys
 from typing import Protocol, Self
@@ -8,7 +8,7 @@ from stages.core import wire
 
 
 class Display(Protocol):
-    """Something on the terminal that shows how far a session has come."""
+    """A display, on the terminal, of how far a session has come."""
 
     def __enter__(self) -> Self:
         """Take the lower end of the terminal."""
@@ -23,15 +23,15 @@ class Display(Protocol):
         """Print a line on stdout that stays."""
 
 
-class Nothing:
+class NoDisplay:
     """No drawing: lines only."""
 
     def __enter__(self) -> Self:
-        """Nothing to take."""
+        """Do nothing: no part of the terminal is needed."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Nothing to leave."""
+        """Do nothing: nothing was drawn."""
 
     def show(self, session: Session, status: wire.Status | None, connected: bool, now: float) -> None:
         """Draw nothing."""
@@ -44,7 +44,7 @@ class Nothing:
 def choose(json: bool, per_stage: bool) -> Display:
     """Drawings on a terminal, unless lines for programs were asked for."""
     if json or not sys.stderr.isatty():
-        return Nothing()
+        return NoDisplay()
     from orchestrator.cli.terminal.live import Live  # rich takes longer to import than all the rest
 
     return Live(per_stage)

@@ -96,7 +96,7 @@ class Live:
             if held := _held(session, kind):
                 job, place = held
                 self._last[kind] = sanitize(job.request.prompt)
-                # How far a text encoding or a decoding is, nobody is told.
+                # The progress within a text encoding or a decoding is not reported.
                 bar = self._bar(place.steps, place.step, now, pulse=kind == "vae") if kind != "text" else ""
                 table.add_row(name, Text(self._last[kind]), bar, _doing(place) if kind == "unet" else "")
             else:  # what was here last stays, dimly: stages that need milliseconds would only flicker
@@ -147,7 +147,7 @@ def _loading(state: str) -> bool:
 
 
 def _held(session: Session, kind: wire.Kind) -> tuple[PromptRun, Place] | None:
-    """What a kind of stage works on: the U-Net on what came first, the others on what came last."""
+    """The image that a kind of stage works on: of those there, the U-Net's first, the other stages' last."""
     found = [
         (job, place)
         for job in session.sent.values()
@@ -159,7 +159,7 @@ def _held(session: Session, kind: wire.Kind) -> tuple[PromptRun, Place] | None:
 
 
 def _share(place: Place) -> float:
-    """How much of an image is done, near enough for a bar: nearly all of the work is in the steps."""
+    """Share of an image that is done, 0 to 1, near enough for a bar: nearly all of the work is in the steps."""
     match place.stage:
         case "text":
             return 0.0

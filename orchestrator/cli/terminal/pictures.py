@@ -12,7 +12,7 @@ from stages.core.errors import ConfigError
 
 _SLUG_CHARACTERS = 60
 _SLUG_BYTES = 160
-"""File systems end names at 255 bytes, of which number, seed and the temporary name's additions take up to 60."""
+"""Bytes of a slug, at most: a name may have 255, and number, seed and the temporary name's additions take up to 60."""
 
 _SUFFIX: dict[wire.Format, str] = {"png": "png", "jpeg": "jpg", "webp": "webp"}
 
@@ -27,7 +27,7 @@ def slug(prompt: str) -> str:
 
 
 class Folder:
-    """Where the pictures of one command go, numbered on from those that are there already."""
+    """The folder of one command's pictures, which are numbered on from those that are there already."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

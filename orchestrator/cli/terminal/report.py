@@ -1,4 +1,4 @@
-"""What a command prints about its pictures: one line each, for people or for programs."""
+"""The lines that a command prints about its pictures, for people or for programs."""
 
 import hashlib
 import json
@@ -18,16 +18,16 @@ WriteLine = Callable[[str], None]
 
 
 class Report(Protocol):
-    """What is told as it happens, and at the end."""
+    """The lines printed as pictures come and prompts fail, and at the end."""
 
     def picture(self, picture: Picture, path: Path) -> None:
-        """A picture has been written."""
+        """Note a picture that has been written."""
 
     def failure(self, failure: Failure) -> None:
-        """A prompt has failed."""
+        """Note a prompt that has failed."""
 
     def summary(self, session: Session, seconds: float, start_s: float, folder: Path) -> None:
-        """All is done: `seconds` since the first stage took something up, `start_s` before that."""
+        """Note the end: `seconds` since the first stage took something up, `start_s` seconds before that."""
 
 
 class JsonReport:
@@ -37,7 +37,7 @@ class JsonReport:
         self._write_line = write_line
 
     def picture(self, picture: Picture, path: Path) -> None:
-        """An object with the file, and what is needed to make it again."""
+        """Print an object with the file, and all that is needed to make the picture again."""
         image = picture.image
         self._write_line(
             json.dumps(
@@ -56,11 +56,11 @@ class JsonReport:
         )
 
     def failure(self, failure: Failure) -> None:
-        """An object with the wire code and the message."""
+        """Print an object with the wire code and the message."""
         self._write_line(json.dumps(msgspec.to_builtins(failure)))
 
     def summary(self, session: Session, seconds: float, start_s: float, folder: Path) -> None:
-        """Nothing: programs can count."""
+        """Print nothing: programs can count."""
 
 
 class PlainReport:
@@ -70,18 +70,18 @@ class PlainReport:
         self._write_line = write_line
 
     def picture(self, picture: Picture, path: Path) -> None:
-        """Where it is, its seed, and the seconds from the first stage on."""
+        """Print the picture's path, its seed, and the seconds from the first stage on."""
         image = picture.image
         spent = image.timings.total_s - image.timings.queue_s
         self._write_line(f"{path}  seed {image.seed}, {spent:.1f} s")
 
     def failure(self, failure: Failure) -> None:
-        """What went wrong, and with which prompt."""
+        """Print the error, and which prompt it is of, on stderr."""
         which = f"{sanitize(failure.prompt, 60)}: " if failure.prompt and failure.prompt.strip() else ""
         print(f"triptych: error: {which}{sanitize(failure.message, 500)}", file=sys.stderr, flush=True)
 
     def summary(self, session: Session, seconds: float, start_s: float, folder: Path) -> None:
-        """How many pictures, how fast, and where they are."""
+        """Print how many pictures were made, how fast, and where they are."""
         done, failed = session.images_done, len(session.failures)
         if done:
             rate = f"{done / max(seconds, 1e-3):.2f} images/s" + (f", {failed} failed" if failed else "")

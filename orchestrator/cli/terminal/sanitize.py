@@ -1,4 +1,4 @@
-"""Other people's text on a terminal."""
+"""Text of others, made safe for a terminal."""
 
 
 def sanitize(text: str, limit: int = 200) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from stages.core.errors import BadRequest, ModelError
-from stages.core.json_file import spoken
+from stages.core.json_file import shown
 from stages.core.schedule_names import OF_DIFFUSERS, own_schedule
 from stages.unet.schedules.base import Draw, Latents, Schedule
 from stages.unet.schedules.ddim import Ddim
@@ -35,13 +35,13 @@ _IMPLIED: Mapping[str, Mapping[str, object]] = {
     "dpmpp_2m": {"algorithm_type": "dpmsolver++", "solver_order": 2},
     "dpmpp_2m_sde": {"algorithm_type": "sde-dpmsolver++", "solver_order": 2},
 }
-"""What a name says besides the class, whatever the model's config says."""
+"""Fields that a name implies besides its class, whatever the model's config says."""
 _WITHOUT_EFFECT = frozenset({"dynamic_thresholding_ratio", "sample_max_value", "flow_shift", "time_shift_type"})
-"""Fields of what is refused anyway."""
+"""Config fields without effect here: they belong to options that are refused anyway."""
 
 
 def names() -> tuple[str, ...]:
-    """Every accepted name."""
+    """All names of schedules that requests may use."""
     return tuple(
         name + suffix
         for name, kind in SCHEDULES.items()
@@ -67,8 +67,10 @@ def build(config: Mapping[str, object], steps: int, name: str | None = None) -> 
 
 
 def check(config: Mapping[str, object], steps: int, name: str) -> None:
-    """Find out now what requests would be refused for: those that name no schedule and get `name`, or, where it is
-    empty, the one of `config`. Raises as `build`, but warns only, where requests can name one that is served.
+    """Build once, to find out at start what requests that name no schedule would be refused for.
+
+    They get the schedule `name` or, where it is empty, that of `config`. Raises as `build`, but warns only where
+    requests can name one that is served.
     """
     try:
         build(config, steps, name or None)
@@ -88,7 +90,7 @@ def _can_be_built(config: Mapping[str, object], steps: int, name: str) -> bool:
 
 
 def of_request(config: Mapping[str, object], steps: int, name: str | None) -> Schedule:
-    """As `build`, for a request: what the model folder cannot give it, it has to name. Raises BadRequest."""
+    """The schedule of a request, as `build` makes it. Raises BadRequest, also where the model's config is to blame."""
     try:
         return build(config, steps, name)
     except ModelError as error:
@@ -99,7 +101,7 @@ def of_request(config: Mapping[str, object], steps: int, name: str | None) -> Sc
 def _own_name(config: Mapping[str, object]) -> str:
     name = own_schedule(config)
     if name is None:
-        class_name = spoken(config.get("_class_name"))
+        class_name = shown(config.get("_class_name"))
         raise ModelError(f"{FILE}: _class_name {class_name} is not served; {', '.join(OF_DIFFUSERS)} are")
     return name
 

@@ -1,4 +1,4 @@
-"""What every schedule is: the arithmetic between two evaluations of the U-Net."""
+"""The base of all schedules: the arithmetic between two evaluations of the U-Net."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -31,9 +31,9 @@ class Schedule(ABC):
     state_rows: ClassVar[int] = 0
     """Latents-shaped float32 arrays of memory kept between evaluations; at most 6."""
     timesteps: NDArray[np.int64] | NDArray[np.float32]
-    """What the U-Net is fed at each evaluation. Heun and PNDM have more evaluations than steps."""
+    """Timesteps fed to the U-Net, [evaluations]. Heun and PNDM have more evaluations than steps."""
     init_noise_sigma: float = 1.0
-    """Initial latents are randn * init_noise_sigma."""
+    """Standard deviation of the initial latents, which are randn * init_noise_sigma."""
 
     @abstractmethod
     def __init__(self, config: Mapping[str, object], steps: int) -> None: ...
@@ -53,7 +53,7 @@ class Schedule(ABC):
         """
 
     def draws_before(self, index: int) -> int:
-        """How many noises `advance` has drawn in evaluations 0..index-1."""
+        """Number of noises that `advance` has drawn in evaluations 0 to index - 1."""
         return 0
 
 

@@ -1,4 +1,4 @@
-"""How much signal is left at each training timestep.
+"""The share of signal that is left at each training timestep.
 
 `alphas_cumprod[t]` is the share of signal variance after t steps of noising. All float32, rounded where torch rounds,
 because near t = 0 the noise level is the small difference 1 - alphas_cumprod and the model was trained on that value.
@@ -14,7 +14,7 @@ from stages.unet.schedules.settings import FILE, Settings
 
 
 def alphas_cumprod(settings: Settings, zero_terminal_snr: bool = False) -> NDArray[np.float32]:
-    """float32 [num_train_timesteps], falling.
+    """Share of signal variance by training timestep, float32 [num_train_timesteps], falling.
 
     With `zero_terminal_snr` they are stretched to end at 0 (arXiv 2305.08891, algorithm 1).
     """

@@ -18,7 +18,7 @@ class DpmSettings(SigmaSettings, frozen=True, kw_only=True):
     solver_order: Literal[1, 2] = 2
     algorithm_type: Literal["dpmsolver++", "sde-dpmsolver++", "deis"] = "dpmsolver++"
     solver_type: Literal["midpoint", "heun", "logrho", "bh1", "bh2"] = "midpoint"
-    """Those of other solvers mean midpoint, as in diffusers."""
+    """Form of the second-order step; the names of other solvers mean midpoint, as in diffusers."""
     lower_order_final: bool = True
     euler_at_final: bool = False
     final_sigmas_type: Literal["zero", "sigma_min"] = "zero"
@@ -94,7 +94,7 @@ class Dpmpp2M(Schedule):
 
 
 def _second_order(settings: DpmSettings, steps: int) -> NDArray[np.bool_]:
-    """[steps]: whether a step is of second order. The first has nothing to extrapolate from."""
+    """Whether each step is of second order, [steps]. The first has nothing to extrapolate from."""
     second = np.full(steps, settings.solver_order == 2)
     second[0] = False
     if settings.euler_at_final or settings.final_sigmas_type == "zero" or (settings.lower_order_final and steps < 15):

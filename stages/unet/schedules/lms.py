@@ -43,7 +43,7 @@ class Lms(VarianceExploding):
 
 
 def _weights(levels: NDArray[np.float64], index: int) -> NDArray[np.float64]:
-    """[ORDER]: integrals over the step of the Lagrange polynomials of the levels known by then, newest first.
+    """Weights of the predicted noises, [ORDER], newest first: integrals over the step of their Lagrange polynomials.
 
     Two-point Gauss quadrature is exact for them, because their degree is at most 3.
     """

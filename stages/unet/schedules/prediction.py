@@ -1,4 +1,4 @@
-"""What the U-Net's output says of the latents: what they are without noise, and the noise."""
+"""From the U-Net's output to the denoised latents and the noise, for all prediction types."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -11,13 +11,13 @@ import msgspec
 from msgspec import Meta
 
 from stages.core.errors import ModelError
-from stages.core.json_file import not_served, spoken
+from stages.core.json_file import not_served, shown
 
 PredictionType = Literal["epsilon", "v_prediction", "sample"]
-"""What the U-Net was trained to output: the noise, the velocity, or the denoised latents."""
+"""The quantity that the U-Net was trained to output: the noise, the velocity, or the denoised latents."""
 
 FILE = "scheduler/scheduler_config.json"
-"""Where the fields stand, for messages."""
+"""File in the model folder that has the fields, for messages."""
 
 S = TypeVar("S", bound="Settings")
 
@@ -47,7 +47,7 @@ class ClipSettings(Settings, frozen=True, kw_only=True):
 
     @property
     def clip(self) -> float | None:
-        """The largest magnitude of denoised latents, None for any."""
+        """Largest magnitude of denoised latents; None where they are not clipped."""
         return self.clip_sample_range if self.clip_sample else None
 
 
@@ -89,7 +89,7 @@ def read(kind: type[S], config: Mapping[str, object]) -> S:
 def refuse(refused: bool, field: str, value: object, served: str) -> None:
     """Raise the error of a field whose value `refused` says is not honoured, with what is; for `__post_init__`."""
     if refused:
-        raise ValueError(f"{field} {spoken(value)} is not served; {served}")
+        raise ValueError(f"{field} {shown(value)} is not served; {served}")
 
 
 def refuse_thresholding(value: bool) -> None:

@@ -19,7 +19,7 @@ ALMOST_NO_SIGNAL = np.float32(2**-24)  # instead of none at all, where sigma wou
 
 
 def table(alphas_cumprod: NDArray[np.float32]) -> NDArray[np.float32]:
-    """float32 [num_train_timesteps]: sigma at each training timestep, rising."""
+    """Sigma at each training timestep, float32 [num_train_timesteps], rising."""
     signal = np.where(alphas_cumprod == 0, ALMOST_NO_SIGNAL, alphas_cumprod)
     return np.sqrt((1 - signal) / signal)
 

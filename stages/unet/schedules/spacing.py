@@ -1,4 +1,4 @@
-"""Which training timesteps a number of steps visits: table 2 of arXiv 2305.08891, as diffusers reads it."""
+"""The training timesteps that a number of steps visits: table 2 of arXiv 2305.08891, as diffusers reads it."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ def spaced(settings: Settings, steps: int) -> NDArray[np.float64]:
 
 
 def spaced_before_end(settings: Settings, steps: int) -> NDArray[np.int64]:
-    """As the multistep solvers space: the end is a point of its own, so timestep 0 is not visited."""
+    """`steps` timesteps as the multistep solvers space them: the end is a point of its own, so 0 is not visited."""
     _check(steps, settings.num_train_timesteps - 1)
     trailing = settings.timestep_spacing == "trailing"
     timesteps = spaced(settings, steps) if trailing else spaced(settings, steps + 1)[:-1]
@@ -34,7 +34,7 @@ def spaced_before_end(settings: Settings, steps: int) -> NDArray[np.int64]:
 
 
 def distilled(settings: Settings, original_steps: int, steps: int) -> NDArray[np.int64]:
-    """Evenly out of the `original_steps` timesteps that a consistency model was distilled at."""
+    """`steps` timesteps, evenly out of the `original_steps` that a consistency model was distilled at."""
     train = settings.num_train_timesteps
     original_steps = min(original_steps, train)
     _check(steps, original_steps)

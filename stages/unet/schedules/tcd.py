@@ -12,7 +12,7 @@ from stages.unet.schedules.settings import DistilledSettings, read
 from stages.unet.schedules.spacing import distilled
 
 GAMMA = np.float32(0.3)
-"""How much of every jump is noise drawn anew; 0 is deterministic. diffusers calls it eta.
+"""Share of every jump that is noise drawn anew; 0 is deterministic. diffusers calls it eta.
 
 It is TCDScheduler.step's own default, and what the guide to TCD says; diffusers' pipelines pass 0 unless told to.
 """

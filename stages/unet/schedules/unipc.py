@@ -21,7 +21,7 @@ class UniPCSettings(SigmaSettings, frozen=True, kw_only=True):
 
     solver_order: Literal[1, 2, 3] = 2
     solver_type: Literal["bh1", "bh2", "midpoint", "heun", "logrho"] = "bh2"
-    """Those of other solvers mean bh2, as in diffusers."""
+    """Form of B(h); the names of other solvers mean bh2, as in diffusers."""
     lower_order_final: bool = True
     disable_corrector: tuple[int, ...] = ()
     final_sigmas_type: Literal["zero", "sigma_min"] = "zero"

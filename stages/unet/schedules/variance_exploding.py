@@ -1,4 +1,4 @@
-"""What Euler, ancestral Euler, Heun and LMS share: latents = denoised + sigma * noise."""
+"""The base of Euler, ancestral Euler, Heun and LMS: latents = denoised + sigma * noise."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ class VarianceExploding(Schedule):
         sigmas: NDArray[np.float64],
         clip: float | None = None,
     ) -> None:
-        """For constructors. timesteps [evaluations]; sigmas [evaluations], the level of the latents evaluated."""
+        """Set the levels: timesteps [evaluations]; sigmas [evaluations], the level of the latents evaluated."""
         self.timesteps = timesteps
         highest = float(sigmas.max())
         # Only the leading spacing starts below the training's last timestep, where some signal is left.

@@ -2,8 +2,8 @@
 
 import pytest
 
-from orchestrator.bench.measure import held, settle
-from orchestrator.bench.workload import Closed, How, Poisson
+from orchestrator.bench.measure import capacity, with_concurrency
+from orchestrator.bench.workload import ArrivalProcess, Closed, Poisson
 from orchestrator.plan import Plan, plan
 from orchestrator.tuning.score import fill
 from stages.core import config, wire
@@ -34,17 +34,17 @@ def test_a_closed_loop_has_as_many_prompts_out_as_the_stages_may_hold(
     card: ModelCard, overrides: tuple[str, ...], expected: int
 ) -> None:
     found = planned(card, *overrides)
-    assert held(told(found)) == expected == sum(found.depths[spec.kind] for spec in found.stages)
-    assert settle(Closed(), told(found)) == Closed(expected)
+    assert capacity(told(found)) == expected == sum(found.depths[spec.kind] for spec in found.stages)
+    assert with_concurrency(Closed(), told(found)) == Closed(expected)
     assert fill(found) == sum(spec.depth - 1 for spec in found.stages if spec.kind == "unet") + 2 <= expected
 
 
 @pytest.mark.parametrize("how", [Closed(3), Poisson(0.5)])
-def test_arrivals_that_say_how_many_are_played_as_they_are(how: How) -> None:
-    assert settle(how, told(planned(CARD))) == how
+def test_arrivals_that_say_how_many_are_played_as_they_are(how: ArrivalProcess) -> None:
+    assert with_concurrency(how, told(planned(CARD))) == how
 
 
 def test_a_server_that_says_no_depth_holds_what_every_stage_holds_at_least() -> None:
     plain = wire.decode_hub_message(wire.encode(status(stages=(stage("text-0"),))).replace(b'"depth":2,', b""))
     assert isinstance(plain, wire.Status)
-    assert held(plain) == 2
+    assert capacity(plain) == 2

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.bench.workload import DEFAULT, Closed, How, Poisson, arrivals, parse, read_mix
+from orchestrator.bench.workload import DEFAULT, ArrivalProcess, Closed, Poisson, arrivals, parse, read_mix
 from stages.core.errors import ConfigError
 
 TWO = """
@@ -84,7 +84,7 @@ def test_a_mix_that_is_not_there_is_named(tmp_path: Path) -> None:
         ("poisson:0.5,2", (Poisson(0.5), Poisson(2.0))),
     ],
 )
-def test_arrivals_are_read_as_they_are_written(text: str, how: tuple[How, ...]) -> None:
+def test_arrivals_are_read_as_they_are_written(text: str, how: tuple[ArrivalProcess, ...]) -> None:
     assert parse(text) == how
     assert tuple(parse(str(one))[0] for one in how) == how
 
@@ -98,7 +98,7 @@ def test_what_is_no_arrival_is_refused_with_what_would_be(text: str, more: str) 
 
 
 @given(st.integers(0, 200), st.integers(0, 1 << 40), st.one_of(st.just(Closed(3)), st.just(Poisson(2.0))))
-def test_the_same_seed_is_the_same_load(jobs: int, seed: int, how: How) -> None:
+def test_the_same_seed_is_the_same_load(jobs: int, seed: int, how: ArrivalProcess) -> None:
     load = arrivals(DEFAULT, how, jobs, seed)
     assert load == arrivals(DEFAULT, how, jobs, seed)
     assert [arrival.submit.id for arrival in load] == [str(number) for number in range(jobs)]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.comparison import lineup, measure
+from benchmarks.comparison import baselines, measure
 from benchmarks.comparison.pipe import WorkerLost
 from benchmarks.comparison.results import Measured, Task
 from benchmarks.comparison.systems import PEERS, Peer
@@ -113,12 +113,12 @@ def test_pictures_are_compared_with_triptychs_and_each_system_is_by_itself() -> 
 def test_peers_that_cannot_take_part_say_what_would_help(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     missing = {"optimum-intel": "pip install it"}
     monkeypatch.setattr(Peer, "missing", lambda peer: missing.get(peer.package, ""))
-    monkeypatch.setattr(lineup.cores, "allowed", lambda: frozenset({0, 1}))
+    monkeypatch.setattr(baselines.cores, "allowed", lambda: frozenset({0, 1}))
     said: list[str] = []
 
     def names(*, alone: bool = False, work: Work = WORK, only: tuple[str, ...] = ()) -> list[str]:
         said.clear()
-        return [peer.name for peer in lineup.peers(task(alone=alone), work, only, ("genai",), said.append)]
+        return [peer.name for peer in baselines.peers(task(alone=alone), work, only, ("genai",), said.append)]
 
     assert names() == ["genai-static", "genai-x2"]
     assert "optimum-intel left out: to have it: pip install it" in said[0]
@@ -137,19 +137,19 @@ def test_what_does_not_fit_is_loaded_pair_by_pair(
     (tmp_path / "unet").mkdir()
     with (tmp_path / "unet" / "openvino_model.bin").open("wb") as weights:
         weights.truncate(2_000_000_000)
-    monkeypatch.setattr(lineup.psutil, "virtual_memory", lambda: type("Memory", (), {"available": free}))
+    monkeypatch.setattr(baselines.psutil, "virtual_memory", lambda: type("Memory", (), {"available": free}))
     work = msgspec.structs.replace(WORK, model=str(tmp_path))
-    ours = lineup.triptychs(task(), work, ["stage.unet.streams=2"], ())
+    ours = baselines.triptych_systems(task(), work, ["stage.unet.streams=2"], ())
     said: list[str] = []
-    groups = lineup.groups(ours, list(PEERS), work, said.append)
+    groups = baselines.groups(ours, list(PEERS), work, said.append)
     names = [[system.name for system in group] for group in groups]
     peers = [peer.name for peer in PEERS]
-    assert names == ([[*lineup.OURS, *peers]] if together else [[*lineup.OURS, peer] for peer in peers])
+    assert names == ([[*baselines.OURS, *peers]] if together else [[*baselines.OURS, peer] for peer in peers])
     assert bool(said) == (not together)
 
 
 def test_triptych_as_it_comes_can_be_left_out() -> None:
-    ours = lineup.triptychs(task(), WORK, ["stage.unet.streams=2"], ("triptych",))
+    ours = baselines.triptych_systems(task(), WORK, ["stage.unet.streams=2"], ("triptych",))
     assert [system.name for system in ours] == ["triptych-tuned"]
 
 

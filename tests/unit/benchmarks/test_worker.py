@@ -12,7 +12,7 @@ from PIL import Image
 
 from benchmarks.comparison import worker
 from benchmarks.comparison.pipe import Worker, WorkerLost
-from benchmarks.comparison.systems import deal, masks
+from benchmarks.comparison.systems import equal_parts, masks
 from benchmarks.comparison.work import Pixels, Work, prompt
 from stages.core import cores
 
@@ -106,6 +106,6 @@ def test_a_peer_that_hangs_is_waited_for_only_so_long(start: Start) -> None:
 
 
 def test_pictures_and_cores_are_dealt_out() -> None:
-    assert [deal(5, 2), deal(1, 2), deal(4, 1)] == [[3, 2], [1, 0], [4]]
+    assert [equal_parts(5, 2), equal_parts(1, 2), equal_parts(4, 1)] == [[3, 2], [1, 0], [4]]
     assert masks({0, 1, 2}, 1) == [[]]
     assert masks({0, 2, 4, 5, 6}, 2) == [["0,2,4"], ["5-6"]]

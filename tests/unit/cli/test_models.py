@@ -142,16 +142,16 @@ def test_models_is_a_list_of_folders(tmp_path: Path) -> None:
 
 def test_list_looks_in_three_places(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model(tmp_path / "here" / "mine")
-    model(tmp_path / "shelf" / "theirs")
+    model(tmp_path / "others" / "theirs")
     path = cached(cache, "org/sd")
-    monkeypatch.setenv("TRIPTYCH_MODELS", str(tmp_path / "shelf"))
+    monkeypatch.setenv("TRIPTYCH_MODELS", str(tmp_path / "others"))
     status, out, err = triptych("models", "list", "--json", cwd=tmp_path / "here")
     assert (status, err) == (0, "")
     entries = [json.loads(line) for line in out.splitlines()]
     assert [entry["name"] for entry in entries] == ["demo", "demo-lcm", "mine", "theirs", "org/sd"]
     assert [entry["path"] for entry in entries[2:]] == [
         str(tmp_path / "here" / "mine"),
-        str(tmp_path / "shelf" / "theirs"),
+        str(tmp_path / "others" / "theirs"),
         str(path),
     ]
 

@@ -14,7 +14,7 @@ from tests.unit.outcomes import PROFILE, outcome
 class Done:
     """A tuner that has finished before it began."""
 
-    def __init__(self, task: tuner.TuningTask, show: tuner.Show) -> None:
+    def __init__(self, task: tuner.TuningTask, show: tuner.TunerDisplay) -> None:
         self.cap_s = task.cap_s
         show.phase("measuring stages", 1)
         show.doing("unet, 1 thread")
@@ -114,4 +114,4 @@ class Telling(TuningLines):
 def test_points_are_told_in_words() -> None:
     unet = next(point for point in PROFILE.points if point.kind == "unet")
     assert isinstance(unet, Point)
-    assert tuner.in_words(unet) == f"2 rows {unet.seconds * 1000:.3g} ms"
+    assert tuner.describe_point(unet) == f"2 rows {unet.seconds * 1000:.3g} ms"

@@ -63,7 +63,7 @@ def test_styles() -> None:
 @pytest.mark.parametrize("flaws", [(BLURRY,), (LOW_RESOLUTION,), (LOW_RESOLUTION, BLURRY)])
 def test_flaws_cost_sharpness(flaws: tuple[str, ...]) -> None:
     plain = noise()
-    spoilt = style.spoil(plain, flaws, Random(0))
+    spoilt = style.degrade(plain, flaws, Random(0))
     assert spoilt.size == plain.size
     sharp, soft = sharpness(np.stack([drawn(plain), drawn(spoilt)]))
     assert soft < sharp / 2

@@ -132,7 +132,7 @@ def test_any_text_is_read_or_refused(prompt: str) -> None:
         assert all(one.weight != other.weight for stretch in stretches for one, other in pairwise(stretch))
 
 
-# Windows.
+# Chunks.
 
 
 @pytest.mark.parametrize(

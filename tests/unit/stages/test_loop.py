@@ -301,7 +301,7 @@ def test_what_breaks_unnamed_is_about_the_only_job_there_is(unet: FakeUnet) -> N
 
 
 def test_what_breaks_for_jobs_that_have_gone_costs_nobody_until_nothing_else_is_done(unet: FakeUnet) -> None:
-    unet.admit(run(8, "stays"))  # as if in a forward that flies on after the drop
+    unet.admit(run(8, "stays"))  # as if in a forward that goes on after the drop
     link = FakeLink([run(1)], [], [], [], [])
     with pytest.raises(RuntimeError, match="it broke"):
         serve(unet, link)  # type: ignore[arg-type]

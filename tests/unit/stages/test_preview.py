@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from stages.core.embeds import Floats
-from stages.vae.preview import Previewer, practice
+from stages.vae.preview import Previewer, practice_latents
 
 SCALE = 8
 
@@ -102,15 +102,15 @@ def test_a_preview_is_a_jpeg_of_the_picture_s_size_or_of_about_256_pixels(
 
 @given(st.tuples(st.integers(1, 16), st.integers(1, 40), st.integers(1, 40)))
 def test_practice_is_smooth_of_the_shape_asked_for_and_the_same_every_time(shape: tuple[int, int, int]) -> None:
-    latents = practice(shape)
+    latents = practice_latents(shape)
     assert (latents.shape, latents.dtype) == (shape, np.float32)
-    np.testing.assert_array_equal(latents, practice(shape))
+    np.testing.assert_array_equal(latents, practice_latents(shape))
     for axis in (1, 2):
         jumps = np.count_nonzero(np.diff(latents, axis=axis).any(axis=(0, 3 - axis)))
         assert jumps <= (shape[axis] - 1) // 4
 
 
 def test_practice_is_about_as_large_as_latents_are_and_differs_by_channel() -> None:
-    latents = practice((4, 64, 64))
+    latents = practice_latents((4, 64, 64))
     assert latents.std() == pytest.approx(1, abs=0.15)
     assert np.linalg.matrix_rank(latents.reshape(4, -1)) == 4

@@ -1,6 +1,5 @@
 import logging
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,10 @@ from stages.unet.schedules import SCHEDULES, Schedule, build, check, names, of_r
 from stages.unet.schedules.beta_quantile import beta_quantile
 
 SHAPE = (2, 3, 5)
-STABLE_DIFFUSION = {
+Config = dict[str, Any]
+Latents = NDArray[np.float32]
+
+STABLE_DIFFUSION: Config = {
     "_class_name": "PNDMScheduler",
     "_diffusers_version": "0.6.0",
     "beta_start": 0.00085,
@@ -30,7 +32,11 @@ STABLE_DIFFUSION = {
     "steps_offset": 1,
     "trained_betas": None,
 }
-COSINE = {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction", "timestep_spacing": "leading"}
+COSINE: Config = {
+    "beta_schedule": "squaredcos_cap_v2",
+    "prediction_type": "v_prediction",
+    "timestep_spacing": "leading",
+}
 GOLDEN_CONFIGS = {
     "plain": STABLE_DIFFUSION,
     "trailing": STABLE_DIFFUSION | {"timestep_spacing": "trailing"},
@@ -42,9 +48,6 @@ GOLDEN = np.load(Path(__file__).with_name("diffusers_trajectories.npz"))
 
 DISTILLED = ("lcm", "tcd")
 DETERMINISTIC = ("ddim", "euler", "heun", "dpmpp_2m", "unipc", "lms")
-
-Config = Mapping[str, Any]
-Latents = NDArray[np.float32]
 
 CONFIGS = st.fixed_dictionaries(
     {"clip_sample": st.booleans(), "thresholding": st.just(False)},
@@ -62,7 +65,8 @@ SEEDS = st.integers(0, 2**32)
 
 
 def unet(latents: Latents, timestep: float) -> Latents:
-    return np.tanh(np.float32(0.7) * latents + np.float32(timestep / 1000 - 0.5))
+    output: Latents = np.tanh(np.float32(0.7) * latents + np.float32(timestep / 1000 - 0.5))
+    return output
 
 
 class Job:
@@ -197,7 +201,8 @@ def test_a_unet_that_knows_the_answer_is_followed_to_it(name: str, kind: str, st
     picture, noise = generator.randn(SHAPE), generator.randn(SHAPE)
     state = np.zeros((schedule.state_rows, *SHAPE), np.float32)
     alpha, sigma = true_alpha_sigma(schedule.timesteps[0])
-    latents = (alpha * picture + sigma * noise) / schedule.scale_input(0, np.ones(SHAPE, np.float32))
+    start = (alpha * picture + sigma * noise) / schedule.scale_input(0, np.ones(SHAPE, np.float32))
+    latents: Latents = start.astype(np.float32)
     for index, timestep in enumerate(schedule.timesteps):
         alpha, sigma = true_alpha_sigma(timestep)
         model_input = schedule.scale_input(index, latents)
@@ -260,7 +265,8 @@ def test_the_last_evaluation_leaves_no_fresh_noise(name: str) -> None:
         job.run_to(len(schedule.timesteps) - 1)
         job.noise = TorchGenerator(seed)
         ends.append(job.run_to(len(schedule.timesteps)))
-    np.testing.assert_array_equal(*ends)
+    one, other = ends
+    np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("name", ["euler_a", "dpmpp_2m_sde", "lcm", "tcd"])

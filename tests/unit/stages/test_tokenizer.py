@@ -38,21 +38,21 @@ def id_of(token: str) -> int:
 
 
 def ids(prompt: str, syntax: Any = "plain", tokenizer: Tokenizer = TOKENIZER) -> list[list[int]]:
-    """The token ids of each window."""
+    """The token ids of each chunk."""
     found: list[list[int]] = tokenizer.encode((prompt,), syntax).ids[0].tolist()
     return found
 
 
 def weighted(prompt: str) -> list[list[tuple[str, float]]]:
-    """The words and weights of each window."""
-    windows = TOKENIZER.encode((prompt,), "a1111")
+    """The words and weights of each chunk."""
+    chunks = TOKENIZER.encode((prompt,), "a1111")
     return [
         [
             (CLIP.decode([id]).strip(), round(weight, 6))
             for id, weight in zip(tokens, weights, strict=True)
             if id not in (BEGIN, END)
         ]
-        for tokens, weights in zip(windows.ids[0].tolist(), windows.weights[0].tolist(), strict=True)
+        for tokens, weights in zip(chunks.ids[0].tolist(), chunks.weights[0].tolist(), strict=True)
     ]
 
 
@@ -79,7 +79,7 @@ def configure(folder: Path, **keys: object) -> None:
     config.write_text(json.dumps(json.loads(config.read_text()) | keys))
 
 
-# Windows.
+# Chunks.
 
 
 @pytest.mark.parametrize("prompt", TEXTS)
@@ -89,31 +89,31 @@ def test_a_short_prompt_is_what_diffusers_feeds(prompt: str) -> None:
 
 
 @given(st.lists(st.sampled_from(["cat", "a castle, on a hill", "astronaut", "\N{GRINNING FACE}"]), max_size=60))
-def test_a_long_prompt_is_cut_into_windows_with_marks_of_their_own(words: list[str]) -> None:
+def test_a_long_prompt_is_cut_into_chunks_with_marks_of_their_own(words: list[str]) -> None:
     prompt = " ".join(words)
     tokens = CLIP(prompt, add_special_tokens=False).input_ids
     if len(tokens) > 225:
         assert "3 of them, 225 tokens" in refusal(prompt, "plain")
         return
-    windows = ids(prompt)
-    assert len(windows) == max(1, -(-len(tokens) // 75))
-    assert all(len(window) == 77 and window[0] == BEGIN and window[-1] == END for window in windows)
-    inner = [window[1 : window.index(END)] for window in windows]
+    chunks = ids(prompt)
+    assert len(chunks) == max(1, -(-len(tokens) // 75))
+    assert all(len(chunk) == 77 and chunk[0] == BEGIN and chunk[-1] == END for chunk in chunks)
+    inner = [chunk[1 : chunk.index(END)] for chunk in chunks]
     assert all(len(part) == 75 for part in inner[:-1])
     assert list(chain.from_iterable(inner)) == tokens
 
 
-def test_shorter_prompts_get_empty_windows() -> None:
-    windows = TOKENIZER.encode(("", "cat " * 76))
-    assert windows.ids.shape == windows.weights.shape == (2, 2, 77)
-    assert windows.ids[0].tolist() == ids("") * 2
-    assert (windows.weights == 1).all()
+def test_shorter_prompts_get_empty_chunks() -> None:
+    chunks = TOKENIZER.encode(("", "cat " * 76))
+    assert chunks.ids.shape == chunks.weights.shape == (2, 2, 77)
+    assert chunks.ids[0].tolist() == ids("") * 2
+    assert (chunks.weights == 1).all()
 
 
 @pytest.mark.parametrize(("syntax", "prompt"), [("plain", "cat " * 226), ("a1111", "a BREAK b BREAK c BREAK d")])
-def test_more_windows_than_the_limit_are_refused(syntax: str, prompt: str) -> None:
+def test_more_chunks_than_the_limit_are_refused(syntax: str, prompt: str) -> None:
     assert refusal(prompt, syntax) == (
-        "`prompt` fills 4 windows of 75 tokens; 3 of them, 225 tokens, are encoded at most "
+        "`prompt` fills 4 chunks of 75 tokens; 3 of them, 225 tokens, are encoded at most "
         "(shorten it, or raise model.prompt_chunks)"
     )
 
@@ -121,7 +121,7 @@ def test_more_windows_than_the_limit_are_refused(syntax: str, prompt: str) -> No
 @pytest.mark.parametrize(
     ("syntax", "prompt", "says"),
     [
-        ("plain", "cat " * 226, "`negative_prompt` fills 4 windows of 75 tokens"),
+        ("plain", "cat " * 226, "`negative_prompt` fills 4 chunks of 75 tokens"),
         ("a1111", "[cat:dog:3]", "`negative_prompt`: editing"),
     ],
 )
@@ -135,7 +135,7 @@ def test_a_negative_prompt_that_is_refused_is_called_that(syntax: Any, prompt: s
 
 
 @OLDER_LAYOUT
-def test_tokenizers_that_cut_differently_fill_as_many_windows(folder: Path) -> None:
+def test_tokenizers_that_cut_differently_fill_as_many_chunks(folder: Path) -> None:
     """Of the two tokenizers of SDXL, either one may need more."""
     configure(folder, added_tokens_decoder={"766": {"content": "<cat-toy>", "special": False}})
     short, long = Tokenizer(folder, 3, 767), TOKENIZER
@@ -173,7 +173,7 @@ def test_a_byte_order_mark_is_no_part_of_a_file(file: str, folder: Path) -> None
 
 
 def test_padding_is_the_folder_s(folder: Path) -> None:
-    """As in SD 2, whose windows A1111 ends with the end mark and then fills with `!`."""
+    """As in SD 2, whose chunks A1111 ends with the end mark and then fills with `!`."""
     configure(folder, pad_token="!")
     pad = id_of("!")
     tokenizer = Tokenizer(folder, 3, VOCABULARY)
@@ -237,9 +237,9 @@ def test_without_weights_both_syntaxes_are_the_same(prompt: str) -> None:
 
 def test_plain_brackets_are_text() -> None:
     prompt = r"a (cat:1.5) [dog] \( BREAK AND <lora:x:1> embedding:x"
-    windows = TOKENIZER.encode((prompt,))
-    assert windows.ids[0].tolist() == [CLIP(prompt, padding="max_length", max_length=77).input_ids]
-    assert (windows.weights == 1).all()
+    chunks = TOKENIZER.encode((prompt,))
+    assert chunks.ids[0].tolist() == [CLIP(prompt, padding="max_length", max_length=77).input_ids]
+    assert (chunks.weights == 1).all()
 
 
 @OLDER_LAYOUT
@@ -258,7 +258,7 @@ def test_words_that_are_padding_elsewhere_are_words(layout: str, folder: Path) -
     assert set(found.ids[0, 0, words + 1 :].tolist()) == {id_of("!")}
     assert found.weights.tolist() == expected.weights.tolist()
     assert np.count_nonzero(found.weights == 1.5) == 3
-    assert [len(window) for window in ids("cat! " * 80, "a1111", tokenizer)] == [77] * 3
+    assert [len(chunk) for chunk in ids("cat! " * 80, "a1111", tokenizer)] == [77] * 3
 
     theirs = CLIPTokenizerFast.from_pretrained(str(folder), local_files_only=True)
     assert ids("! !!", tokenizer=tokenizer) == [theirs("! !!", padding="max_length", max_length=77).input_ids]
@@ -267,8 +267,8 @@ def test_words_that_are_padding_elsewhere_are_words(layout: str, folder: Path) -
 
 def test_tokens_carry_the_weights_of_their_words() -> None:
     assert weighted("a (photo:1.5) of [(mars)]") == [[("a", 1.0), ("photo", 1.5), ("of", 1.0), ("mars", 1.0)]]
-    windows = TOKENIZER.encode(("(photo:1.5)",), "a1111")
-    assert np.flatnonzero(windows.weights[0, 0] != 1).tolist() == [1]
+    chunks = TOKENIZER.encode(("(photo:1.5)",), "a1111")
+    assert np.flatnonzero(chunks.weights[0, 0] != 1).tolist() == [1]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 
 from orchestrator.tuning import profile
 from orchestrator.tuning.machine import Topology
-from orchestrator.tuning.profile import Ask, Facts, Profile, ProfileStore, asks, missing
+from orchestrator.tuning.profile import Facts, Profile, ProfileStore, StageSetting, missing, stage_settings
 from orchestrator.tuning.simulate import Conditions
 from stages.core import config
 from stages.core.errors import ConfigError
@@ -18,23 +18,25 @@ FACTS = Facts("cpu", "2026", "paper", (("/models/paper", 1, 2),), "auto", (64, 6
 
 
 def test_one_thread_and_all_threads_are_measured_and_streams_where_all_threads_are() -> None:
-    wanted = asks(Topology.what_if(8, 2), CARD)
-    unets = {(ask.threads, ask.streams) for ask in wanted if ask.kind == "unet"}
+    wanted = stage_settings(Topology.what_if(8, 2), CARD)
+    unets = {(setting.threads, setting.streams) for setting in wanted if setting.kind == "unet"}
     assert unets == {(8, 1), (8, 2), (8, 4), (8, 8), (4, 1), (2, 1), (1, 1)}
-    assert {ask.threads for ask in wanted if ask.kind == "vae"} == {1, 2, 4, 8}
+    assert {setting.threads for setting in wanted if setting.kind == "vae"} == {1, 2, 4, 8}
 
 
 def test_a_model_of_one_row_an_image_is_measured_with_one_row() -> None:
-    assert all(ask.rows[0] == 1 for ask in asks(Topology.what_if(2, 1), DISTILLED))
-    assert all(ask.rows[0] == 2 for ask in asks(Topology.what_if(2, 1), CARD) if ask.kind == "unet")
+    assert all(setting.rows[0] == 1 for setting in stage_settings(Topology.what_if(2, 1), DISTILLED))
+    assert all(
+        setting.rows[0] == 2 for setting in stage_settings(Topology.what_if(2, 1), CARD) if setting.kind == "unet"
+    )
 
 
 def test_what_was_measured_is_not_measured_again() -> None:
-    wanted = asks(Topology.what_if(2, 1), CARD)
+    wanted = stage_settings(Topology.what_if(2, 1), CARD)
     known = points()
     assert missing(wanted, known) == []
     without = [each for each in known if (each.kind, each.threads, each.rows) != ("unet", 1, 8)]
-    assert missing(wanted, without) == [Ask("unet", 1, 1, (8,))]
+    assert missing(wanted, without) == [StageSetting("unet", 1, 1, (8,))]
     assert missing(wanted, ()) == wanted
 
 

@@ -14,7 +14,7 @@ from orchestrator.tuning.what_if import LargerMachine, compare
 from stages.core.config import Config
 from stages.core.errors import ConfigError
 from tests.unit.cards import CARD
-from tests.unit.outcomes import CONDITIONS, PAPER, PROFILE, outcome
+from tests.unit.outcomes import CONDITIONS, PREDICTOR, PROFILE, outcome
 
 
 def test_the_report_names_what_was_chosen_what_limits_it_and_what_cores_would_buy() -> None:
@@ -48,21 +48,21 @@ def test_a_search_that_its_budget_ended_says_so() -> None:
 
 
 def predict(ran: Trial, conditions: Conditions) -> Simulated:
-    paper = Predictor(Config(), CARD, PAPER.topology, PAPER.curves, conditions, steps=10)
-    return paper.play(ran.candidate, ran.jobs, ran.in_flight)
+    simulated = Predictor(Config(), CARD, PREDICTOR.topology, PREDICTOR.curves, conditions, steps=10)
+    return simulated.play(ran.candidate, ran.jobs, ran.in_flight)
 
 
 def ran_under(hidden: Conditions, share: str) -> Trial:
     """A run that went exactly as the simulator says under some conditions."""
     some = next(ran for ran in outcome().trials if ran.candidate.share == share)
-    paper = predict(some, hidden)
-    span_s, messages = paper.played.span_s, 200
+    simulated = predict(some, hidden)
+    span_s, messages = simulated.played.span_s, 200
     return msgspec.structs.replace(
         some,
-        score=steady(paper.played.records, some.in_flight),
+        score=steady(simulated.played.records, some.in_flight),
         seconds=span_s,
         messages=messages,
-        cores_used=paper.cores_used | {"hub": messages * hidden.message_s / span_s, "load": 0.0},
+        cores_used=simulated.cores_used | {"hub": messages * hidden.message_s / span_s, "load": 0.0},
     )
 
 
@@ -91,11 +91,11 @@ def test_the_pictures_are_drawn(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     plot.draw_tuning(tmp_path / "tuned.png", outcome(), PROFILE)
     rows = compare(LargerMachine(2, 1, 1.0), PROFILE, 3, 10.0)
-    plot.draw_paper(tmp_path / "paper.svg", "SIMULATED", rows)
+    plot.draw_layouts(tmp_path / "paper.svg", "SIMULATED", rows)
     assert (tmp_path / "tuned.png").read_bytes().startswith(b"\x89PNG")
     assert b"SIMULATED" in (tmp_path / "paper.svg").read_bytes() or (tmp_path / "paper.svg").stat().st_size > 1000
     with pytest.raises(CannotWrite, match="cannot write the plot"):
-        plot.draw_paper(tmp_path / "none" / "paper.png", "SIMULATED", rows)
+        plot.draw_layouts(tmp_path / "none" / "paper.png", "SIMULATED", rows)
 
 
 def test_layouts_on_paper_are_compared() -> None:
@@ -126,11 +126,11 @@ def test_nodes_must_be_equal() -> None:
 def test_the_bound_is_never_below_what_is_simulated() -> None:
     for ran in outcome().trials:
         # The bound is of mean times; those of a short simulated load scatter around them.
-        assert PAPER.score(ran.candidate).images_per_s <= PAPER.bound(ran.candidate) * 1.05
+        assert PREDICTOR.score(ran.candidate).images_per_s <= PREDICTOR.bound(ran.candidate) * 1.05
 
 
 def test_memory_counts_every_compilation_and_every_process() -> None:
     few, many = (
         next(ran.candidate for ran in outcome().trials if ran.candidate.unet.max_rows == rows) for rows in (2, 32)
     )
-    assert PAPER.memory_bytes(many) > PAPER.memory_bytes(few)
+    assert PREDICTOR.memory_bytes(many) > PREDICTOR.memory_bytes(few)

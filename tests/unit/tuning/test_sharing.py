@@ -65,11 +65,11 @@ def test_a_quota_slows_all_alike() -> None:
 
 def test_one_stream_alone_goes_faster_than_among_others() -> None:
     clock = Clockwork(Sharing({FRONT}))
-    landed: list[float] = []
+    finished: list[float] = []
     for seconds in (1.0, 2.0):
-        clock.begin(Work("unet", FRONT, seconds, 1.0, lambda: landed.append(clock.now), concurrency=(2, 1.25)))
+        clock.begin(Work("unet", FRONT, seconds, 1.0, lambda: finished.append(clock.now), concurrency=(2, 1.25)))
     clock.run()
-    assert landed == [pytest.approx(1.0), pytest.approx(1.8)]
+    assert finished == [pytest.approx(1.0), pytest.approx(1.8)]
 
 
 @given(st.lists(st.tuples(st.floats(0.01, 10), st.floats(0.1, 4), st.booleans()), min_size=1, max_size=6))

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from orchestrator.plan import Machine, plan
 from orchestrator.tuning.machine import Topology
 from orchestrator.tuning.space import candidates
-from orchestrator.tuning.tuner import as_it_is
+from orchestrator.tuning.tuner import configured_candidate
 from stages.core import config, cores
 from stages.core.config import Config
 from tests.unit.cards import CARD, DISTILLED
@@ -73,7 +73,7 @@ def test_apply_leaves_the_rest_of_a_configuration_alone() -> None:
 def test_a_configuration_is_read_as_the_candidate_it_is() -> None:
     topology = Topology.what_if(4, 1)
     own = config.load(None, ["stage.unet.streams=2", "stage.unet.max_rows=8"], environ={})
-    found = as_it_is(own, CARD, topology)
+    found = configured_candidate(own, CARD, topology)
     assert (found.unet.cores, found.unet.threads, found.unet.streams, found.unet.max_rows) == ("0-3", 4, 2, 8)
     for each in candidates(topology, CARD):
-        assert as_it_is(each.apply(Config()), CARD, topology).unet == each.unet
+        assert configured_candidate(each.apply(Config()), CARD, topology).unet == each.unet

@@ -1,4 +1,4 @@
-"""Who takes part, and who is loaded at the same time."""
+"""The systems that take part, and which of them are loaded at the same time."""
 
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ NAMES = (*(peer.name for peer in PEERS), *OURS)
 
 PER_WEIGHT = 2.6
 PER_PROCESS = 0.4e9
-"""Memory of a process of a system, to tell how many fit: so many times the weights on disk, and so many bytes."""
+"""Memory of a process, to tell how many fit: PER_WEIGHT times the weights on disk, and PER_PROCESS bytes."""
 
 
 def peers(
@@ -44,14 +44,14 @@ def _obstacle(peer: Peer, task: Task, work: Work) -> str:
     return ""
 
 
-def triptychs(task: Task, work: Work, overrides: Sequence[str], without: Collection[str]) -> list[System]:
+def triptych_systems(task: Task, work: Work, overrides: Sequence[str], without: Collection[str]) -> list[System]:
     """Triptych as it comes and, if there are overrides, with those."""
     configurations = {OURS[0]: (), **({OURS[1]: tuple(overrides)} if overrides else {})}
     return [Triptych(name, work, task.images, keys) for name, keys in configurations.items() if name not in without]
 
 
 def groups(ours: list[System], others: list[Peer], work: Work, say: Callable[[str], None]) -> list[list[System]]:
-    """All together; or, where memory does not suffice, Triptych with one peer at a time."""
+    """Systems that are loaded together: all; or, where memory does not suffice, Triptych with one peer at a time."""
     weights = sum(file.stat().st_size for file in Path(work.model).glob("*/openvino_model.bin"))
     processes = len(ours) + sum(peer.processes for peer in others)
     needed = processes * (PER_WEIGHT * weights + PER_PROCESS)
