@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import msgspec
 
 from stages.core import cores
+from stages.core.route import STEPWISE
 from stages.core.wire import Bottleneck, Kind, StageStatus, Status
 
 SATURATED = 0.85
@@ -176,7 +177,7 @@ def _shared(group: Sequence[Load], loads: Sequence[Load], host: Host) -> Bottlen
     why = f"{_percent(used)} of cores {names} are in use, {_percent(part)} of that by {first.name}; {_shares(loads)}"
     if spare := _spare(loads, host):
         change = f"give the stages cores {spare} as well, which no stage has"
-    elif first.kind == "unet":
+    elif first.kind == STEPWISE:
         change = f"fewer steps (half of them: up to {1 / (1 - part / 2):.1f} times the images), or more cores"
     else:
         change = "more cores"
@@ -211,7 +212,7 @@ def _alone(first: Load, loads: Sequence[Load], host: Host) -> Bottleneck:
     elif used < SATURATED:
         change = _fill(first, used, host)
     else:
-        change = "fewer steps, or more cores" if first.kind == "unet" else f"more cores for {first.name}"
+        change = "fewer steps, or more cores" if first.kind == STEPWISE else f"more cores for {first.name}"
     return Bottleneck(limits=first.name, why=why, change=change)
 
 
@@ -224,7 +225,7 @@ def _fill(stage: Load, used: float, host: Host) -> str:
     room = math.floor(host.room(stage.cores))
     if stage.threads < room:
         return f"let {stage.name} use more of its cores (stage.{stage.kind}.threads = {room})"
-    if stage.kind == "unet":
+    if stage.kind == STEPWISE:
         if stage.streams == 1 and stage.threads > 1:
             return f"more forwards at once (stage.unet.streams = 2) to use the {_percent(1 - used)} that are idle"
         if stage.max_rows < MAX_ROWS:

@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING
 
 from orchestrator import output
 from stages.core.errors import ConfigError
+from stages.core.wire import Kind
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FORMATS = ("png", "svg", "pdf")
+
+KIND_COLOURS: dict[Kind, str] = {"text": "#4c72b0", "unet": "#dd8452", "vae": "#55a868"}
+"""The colour of each kind of stage in all plots."""
 
 
 def check(path: Path | None) -> None:

@@ -40,7 +40,7 @@ class Stage(ABC):
     @property
     @abstractmethod
     def precision(self) -> str:
-        """What the model computes in, as loaded."""
+        """The precision that the model computes in, as loaded."""
 
     @abstractmethod
     def load(self) -> None:

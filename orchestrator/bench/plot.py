@@ -13,6 +13,7 @@ from orchestrator import plot_file
 from orchestrator.bench.measure import LoadLevel, Measured
 from orchestrator.bench.memory import Sample
 from orchestrator.bench.report import LevelFigures, best
+from orchestrator.plot_file import KIND_COLOURS
 from orchestrator.trace.recording import Level as Fullness
 from orchestrator.trace.recording import Recording, forwards
 from stages.core.wire import KINDS, Kind
@@ -20,7 +21,6 @@ from stages.core.wire import KINDS, Kind
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLOURS: dict[Kind, str] = {"text": "#4c72b0", "unet": "#dd8452", "vae": "#55a868"}
 _GREY = "#555555"
 _BINS = 240
 _BAND = 1.15
@@ -102,7 +102,7 @@ def _occupancy(axes: "Axes", recording: Recording, when: str) -> None:
     span_s = (recording.ended_ns - recording.began_ns) / 1e9
     edges = np.linspace(0.0, span_s, _BINS + 1)
     bands: list[tuple[str, NDArray[np.float64], str]] = [
-        (kind, occupancy(recording, kind, _BINS), COLOURS[kind]) for kind in reversed(KINDS)
+        (kind, occupancy(recording, kind, _BINS), KIND_COLOURS[kind]) for kind in reversed(KINDS)
     ]
     notes = [f"{share.mean():.0%}" for _, share, _ in bands]
     waiting = queue(recording, _BINS)

@@ -1,4 +1,4 @@
-"""What processes take in memory, by the kernel's own count of pages."""
+"""Memory of processes, by the kernel's own count of pages."""
 
 import time
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 _COST_SHARE = 0.02
-"""Of the time, at most: the kernel walks all pages of a process, which takes it tens of milliseconds for large ones."""
+"""Share of the time that looking may take: the kernel walks all pages of a process, which takes it tens of milliseconds for large ones."""
 
 
 class Memory(NamedTuple):
@@ -31,7 +31,7 @@ class ProcessMemory:
         """Until when it is good enough, and what was found, by process id."""
 
     def sample(self, pid: int) -> Memory:
-        """What the process takes; zeros if it is gone or not ours to look at."""
+        """The memory of the process; zeros if it is gone or not ours to look at."""
         began = self._clock()
         good_until, memory = self._known.get(pid, (began, Memory(0, 0)))
         if began < good_until:

@@ -1,4 +1,4 @@
-"""What passes the hub, kept for a while: appending is all it costs until somebody asks."""
+"""The facts that pass the hub, kept for a while: appending is all it costs until somebody asks."""
 
 from collections import deque
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ FACTS = 1 << 16
 """Facts kept, the newest ones; some 60 an image of 25 steps."""
 
 _PROMPT_CHARS = 120
-"""Of a prompt's text; more would not be legible on a slice."""
+"""Characters of a prompt that are kept; more could not be read on a slice."""
 
 
 class Recorder:
@@ -47,7 +47,7 @@ class Recorder:
             self._facts.append(Level(now_ns, waiting, slots))
 
     def memory(self, now_ns: int, pid: int, rss_bytes: int) -> None:
-        """What a process takes now."""
+        """The resident memory of a process now."""
         self._facts.append(Memory(now_ns, pid, rss_bytes))
 
     def slices(self, jobs: Iterable[int], began_ns: int) -> tuple[Slice, ...]:

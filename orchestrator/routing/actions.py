@@ -52,7 +52,7 @@ class Actions:
         self._actions.clear()
 
     def take(self) -> list[Action]:
-        """What is to be done, for stages first.
+        """All decisions since the last call, those for stages first.
 
         They wait for it; and where telling a client shows that it has gone, its jobs must not be dropped before they
         were sent.

@@ -1,4 +1,4 @@
-"""What the stages of a plan have cost when they ran before, kept between runs of a pipeline."""
+"""Costs of the tasks of a plan when they ran before, kept between runs of a pipeline."""
 
 from importlib.metadata import version
 
@@ -24,7 +24,7 @@ class CostBook:
         self._facts = (figures.cpu(), version("openvino"), weights, precision, plan.share, layout)
 
     def read(self) -> tuple[Cost, ...]:
-        """What is known; nothing at the first time."""
+        """The costs that are known; none at the first time."""
         return self._store.read(self._facts, tuple[Cost, ...]) or ()
 
     def write(self, costs: tuple[Cost, ...]) -> None:

@@ -16,7 +16,7 @@ WAITING_EVERY_NS = 1_000_000_000
 
 WAITING_PAUSE_NS = 100_000_000
 WAITING_AT_ONCE = 50
-"""Where very many wait, so many of them are told at once, and the next after a pause."""
+"""Prompts that are told at once where very many wait; the next are told after a pause."""
 
 _PROGRESS_NS = 50_000_000
 """Nanoseconds between two progress messages of one prompt: steps of a small model come faster than anybody reads."""

@@ -1,4 +1,4 @@
-"""What work costs here, learned while it runs, so that waiting can be told in seconds."""
+"""Costs of work here, learned while it runs, so that waiting can be told in seconds."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -52,7 +52,7 @@ class Pace:
 
     @property
     def value(self) -> float:
-        """As far as it is known; 1 is a stage at a time."""
+        """Seconds that pass for a second of work, as far as known; 1 is a stage at a time."""
         return self._passed / self._worked if self._pieces >= _ENOUGH and self._worked else 1.0
 
     def learn(self, seconds: float, now_ns: int, more: bool) -> None:

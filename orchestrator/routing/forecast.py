@@ -1,4 +1,4 @@
-"""What is still to be done, in what order, and how long that takes. Pure.
+"""Forecasts: the work that is still to be done, its order, and how long it takes. Pure.
 
 A job takes what its own work takes, one stage after the other. What goes before it takes less than all that work
 together, as stages overlap; how much less is learned while there is a queue (orchestrator.routing.estimate.Pace).
@@ -22,7 +22,7 @@ from stages.core.tasks import TaskName
 from stages.core.wire import KINDS
 
 EXPECTED_OVERTAKING = 0.6
-"""Of what goes before a prompt now, so much will come later and go before it, too, where the order lets it."""
+"""Share of the work before a prompt that will come later and go before it, too, where the order lets it."""
 
 _ROUNDING_S = 1e-9
 
@@ -54,7 +54,7 @@ class Forecast:
         return self.estimate.left(job.tasks_left, job.rows_left, job.request.pixels)
 
     def rank(self, job: Job, now_ns: int) -> tuple[Rank, float]:
-        """Where the job stands in the order, and the seconds of work it has left.
+        """The rank of the job in the order, and the seconds of work it has left.
 
         The smallest goes first, and no two are equal.
         """

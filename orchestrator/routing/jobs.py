@@ -12,7 +12,7 @@ from stages.core.tasks import TaskName
 from stages.core.wire import Kind
 
 Owner = bytes | str
-"""Who a prompt belongs to: a name that a client has chosen, or the routing id of the connection itself."""
+"""The owner of a prompt: a name that a client has chosen, or the routing id of the connection itself."""
 
 
 @dataclass(eq=False)

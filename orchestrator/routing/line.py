@@ -39,7 +39,7 @@ class Line:
         self._ranks: list[Rank] = []
         self._rank_of: dict[int, Rank] = {}
         self._figures: NDArray[np.float64] = np.array([_figures(job, 0.0) for job in self._jobs]).reshape(-1, 3).T
-        """Of each job, in order: seconds of work left, deadline (seconds of CLOCK_MONOTONIC, or infinity), priority."""
+        """Figures of each job, in order: seconds of work left, deadline (seconds of CLOCK_MONOTONIC, or infinity), priority."""
         self._ranked_ns = now_ns
         self._sort(now_ns)
 
@@ -133,7 +133,7 @@ class Pending(NamedTuple):
         return self.waiting.work_before(rank) + self.begun.work_before(rank)
 
     def after(self, rank: Rank, priority: int) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        """What was promised to jobs of `priority` or more that go after `rank`.
+        """The promises to jobs of `priority` or more that go after `rank`.
 
         Arrays, in order: seconds of work that goes before each, seconds of its own work, and its deadline.
         """

@@ -61,7 +61,7 @@ class Router:
 
     @property
     def forecast(self) -> Forecast:
-        """What is known of times."""
+        """The forecast of times."""
         return self._books.forecast
 
     @property

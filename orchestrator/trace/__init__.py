@@ -1,1 +1,1 @@
-"""What happened when: recorded by the hub, made sense of by who asks."""
+"""Traces: facts that the hub records, and what can be told from them."""

@@ -48,7 +48,7 @@ def lane(ends_ns: list[int], began_ns: int, ended_ns: int) -> int:
 
 
 class Sheet:
-    """What happened when; times are counted from `origin_ns`."""
+    """The events of a trace, in whole microseconds since `origin_ns`."""
 
     def __init__(self, origin_ns: int) -> None:
         self._origin = _microseconds(origin_ns)
@@ -84,7 +84,7 @@ class Sheet:
             yield arrow if first else arrow | {"bp": "e"}
 
     def counter(self, pid: int, name: str, what: str, at_ns: int, value: float) -> Event:
-        """What something was from then on; readers show it as `name what`."""
+        """A value from then on; readers show it as `name what`."""
         return {"ph": "C", "name": name, "pid": pid, "tid": 0, "ts": self._since(at_ns), "args": {what: value}}
 
     def _since(self, at_ns: int) -> int:

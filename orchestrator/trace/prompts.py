@@ -19,7 +19,7 @@ _ORDER = ("hold", "work", "step")
 
 
 class Entry(NamedTuple):
-    """What one prompt left behind."""
+    """The stamps of one prompt, and its text."""
 
     prompt: str
     id: str
@@ -37,12 +37,12 @@ class _Piece(NamedTuple):
 
 
 class _Track(NamedTuple):
-    """Where a slice is drawn; the order of tracks is the order of these."""
+    """The place where a slice is drawn; the order of tracks is the order of these."""
 
     process: int
     slot: int
     order: int
-    """Of the kinds of slices: steps stand below the work they are part of."""
+    """Place among the kinds of slices: steps stand below the work they are part of."""
     lane: int
 
 

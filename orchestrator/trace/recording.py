@@ -1,4 +1,4 @@
-"""What passed the hub lately, as it passed it, and what can be told from that: who worked on what, and when.
+"""The facts that passed the hub lately, and what can be told from them: who worked on what, and when.
 
 The hub keeps facts in a bounded buffer (orchestrator.hub.recorder) and sends them as they are; making sense of them
 costs the one who asked. Times are nanoseconds of CLOCK_MONOTONIC.
@@ -115,7 +115,7 @@ class WorkSpan(msgspec.Struct, frozen=True):
     ended_ns: int
     jobs: tuple[int, ...]
     steps: tuple[int, ...] = ()
-    """Of a U-Net: the step that each job finished."""
+    """The step that each job finished, where the stage goes in steps."""
     finished: bool = True
     """False for what was under way at the end, and for what nothing came of."""
 
@@ -142,7 +142,7 @@ def kind_of(stage: str) -> Kind:
 
 
 def jobs(recording: Recording) -> dict[int, Dispatched]:
-    """What each job that went to a stage is for, by its number."""
+    """The dispatch of each job that went to a stage, by its number: it says what the job is for."""
     return {fact.job: fact for fact in recording.facts if isinstance(fact, Dispatched)}
 
 
@@ -170,7 +170,7 @@ def forwards(recording: Recording) -> list[WorkSpan]:
 
 
 def visits(recording: Recording) -> list[Visit]:
-    """Where each job was from its first stage on, without gaps or overlaps, clipped to the time of the recording."""
+    """The places where each job was from its first stage on, without gaps or overlaps, clipped to the time of the recording."""
     stays: dict[int, list[tuple[Kind, int, int]]] = {}
     for stage, _, job, began_ns, ended_ns, _ in _stays(recording):
         stays.setdefault(job, []).append((kind_of(stage), began_ns, ended_ns))

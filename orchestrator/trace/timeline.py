@@ -48,7 +48,7 @@ def events(recording: Recording) -> list[Event]:
 
 
 def _stops(work: list[WorkSpan]) -> Iterator[Anchor]:
-    """Where every forward is drawn: on the first track of its process that is free."""
+    """The place of every forward: on the first track of its process that is free."""
     ends_ns: dict[int, list[int]] = {}
     for forward in work:
         track = trace_events.lane(ends_ns.setdefault(forward.pid, []), forward.began_ns, forward.ended_ns)

@@ -9,6 +9,7 @@ import msgspec
 from orchestrator.tuning.space import Candidate
 from stages.core.config import Config
 from stages.core.model import EMBEDDED
+from stages.core.route import STEPWISE
 from stages.core.wire import KINDS
 
 _TABLES = ("model", "pipeline", "listen", "deadlines")
@@ -35,7 +36,7 @@ def render(config: Config, candidate: Candidate, folder: Path | None, remarks: I
         lines += ["", "[[stage]]"]
         for key in stage.__struct_fields__:
             value = getattr(stage, key)
-            if key in ("streams", "max_rows") and stage.kind != "unet":
+            if key in ("streams", "max_rows") and stage.kind != STEPWISE:
                 continue
             if key != "implementation" or value:
                 lines.append(f"{key} = {_value(value)}")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator import plot_file
+from orchestrator.plot_file import KIND_COLOURS
 from orchestrator.tuning.curves import Curves
 from orchestrator.tuning.profile import Profile
 from orchestrator.tuning.report import headline, scores_of
@@ -12,13 +13,12 @@ from orchestrator.tuning.search import typical_p99, typical_rate
 from orchestrator.tuning.space import Candidate
 from orchestrator.tuning.tuner import TuningOutcome
 from orchestrator.tuning.what_if import LayoutRow
-from stages.core.wire import Kind
+from stages.core.route import STEPWISE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS: dict[Kind, str] = {"text": "#4c72b0", "unet": "#dd8452", "vae": "#55a868"}
 _GREY = "#555555"
 _RED = "#bc4749"
 _CYCLE = ("#1b4965", "#dd8452", "#55a868", "#8172b3", "#937860", "#da8bc3", "#4c72b0", "#ccb974")
@@ -41,7 +41,7 @@ def draw_layouts(path: Path, title: str, rows: Sequence[LayoutRow]) -> None:
     figure = _figure(title, (10.0, 0.55 * len(rows) + 2.0))
     rate, tail = figure.subplots(1, 2, sharey=True)
     names = [row.layout for row in rows]
-    rate.barh(names, [row.score.images_per_s for row in rows], color=COLOURS["unet"], height=0.6)
+    rate.barh(names, [row.score.images_per_s for row in rows], color=KIND_COLOURS[STEPWISE], height=0.6)
     rate.bar_label(rate.containers[0], fmt=" %.3g", fontsize=9)
     rate.set_xlabel("images a second, simulated")
     rate.invert_yaxis()
@@ -102,8 +102,8 @@ def _p99(outcome: TuningOutcome, candidate: Candidate) -> float:
 
 def _alone(axes: "Axes", profile: Profile) -> None:
     """Draw the cost of a row of the U-Net: measured as dots, by the law as lines."""
-    points = [point for point in profile.points if point.kind == "unet"]
-    law = Curves(profile.points).laws["unet"]
+    points = [point for point in profile.points if point.kind == STEPWISE]
+    law = Curves(profile.points).laws[STEPWISE]
     for number, (threads, streams) in enumerate(sorted({(p.threads, p.streams) for p in points})):
         mine = sorted((p for p in points if (p.threads, p.streams) == (threads, streams)), key=lambda p: p.rows)
         rows = [p.rows for p in mine]

@@ -14,6 +14,7 @@ from stages.core import cores
 from stages.core.config import Config
 from stages.core.errors import ConfigError
 from stages.core.model import ModelCard
+from stages.core.route import STEPWISE
 from stages.core.wire import KINDS, Kind
 
 _IMAGES = 24
@@ -73,15 +74,15 @@ class Predictor:
 
     def _jobs(self, kind: Kind, placed: Placement) -> Iterable[int]:
         """The numbers of images that a unit of work may be about."""
-        if kind != "unet":
+        if kind != STEPWISE:
             return (1,)
         return range(1, placed.max_rows // self.card.rows(self.card.guidance_scale) + 1)
 
     def _an_image(self, kind: Kind, placed: Placement, jobs: int) -> tuple[float, float]:
         """Seconds of one stream, and core seconds, for one of `jobs` images that are worked on together."""
-        rows = jobs * self.card.rows(self.card.guidance_scale) if kind == "unet" else 1
+        rows = jobs * self.card.rows(self.card.guidance_scale) if kind == STEPWISE else 1
         cost = self.curves.cost(kind, placed.threads, placed.streams, rows)
-        seconds = cost.seconds * (self.steps if kind == "unet" else 1) / jobs
+        seconds = cost.seconds * (self.steps if kind == STEPWISE else 1) / jobs
         return seconds, seconds * cost.cores
 
     def memory_bytes(self, candidate: Candidate) -> int:
@@ -92,7 +93,7 @@ class Predictor:
             points = [point for point in self.curves.points if point.kind == kind]
             placed = candidate.of(kind)
             least = min(point.rss_bytes for point in points)
-            if kind == "unet":
+            if kind == STEPWISE:
                 numbers = len({point.rows for point in points})
                 a_compilation = (max(point.rss_bytes for point in points) - least) / max(1, numbers - 1)
                 least += round(a_compilation * (placed.max_rows // per_job - 1))

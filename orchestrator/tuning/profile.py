@@ -26,6 +26,7 @@ from stages.core.config import Config
 from stages.core.errors import ConfigError, StartFailed
 from stages.core.model import ModelCard, ir
 from stages.core.point import Point
+from stages.core.route import STEPWISE
 from stages.core.text_file import read_text_file
 from stages.core.wire import Kind
 
@@ -102,11 +103,11 @@ def stage_settings(topology: Topology, card: ModelCard) -> list[StageSetting]:
     rows = tuple(doubling(per_job, MOST_ROWS))
     ladder = sorted({granted, *doubling(1, granted), *(len(node) for node in topology.nodes)}, reverse=True)
     ladder = [threads for threads in ladder if threads <= granted]
-    wanted = [StageSetting("unet", granted, streams, rows) for streams in doubling(1, min(granted, MOST_STREAMS))]
+    wanted = [StageSetting(STEPWISE, granted, streams, rows) for streams in doubling(1, min(granted, MOST_STREAMS))]
     wanted = [setting for setting in wanted if setting.threads % setting.streams == 0]
     for threads in ladder:
         wanted += [StageSetting("vae", threads, 1, (1,)), StageSetting("text", threads, 1, (1,))]
-    wanted += [StageSetting("unet", threads, 1, rows) for threads in ladder if threads < granted]
+    wanted += [StageSetting(STEPWISE, threads, 1, rows) for threads in ladder if threads < granted]
     return wanted
 
 

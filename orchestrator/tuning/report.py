@@ -15,6 +15,7 @@ from orchestrator.tuning.space import Candidate
 from orchestrator.tuning.trial import Trial
 from orchestrator.tuning.tuner import TuningOutcome
 from stages.core import cores
+from stages.core.route import STEPWISE
 
 _WIDTH = 118
 
@@ -129,7 +130,7 @@ def _runs(outcome: TuningOutcome) -> Table:
 
 def _alone(profile: Profile) -> Table:
     """One line for each number of threads and streams, one column for each number of rows."""
-    rows = sorted({point.rows for point in profile.points if point.kind == "unet"})
+    rows = sorted({point.rows for point in profile.points if point.kind == STEPWISE})
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("")
     for number in rows:
@@ -143,7 +144,7 @@ def _alone(profile: Profile) -> Table:
         name = f"{kind}, {threads} thread{'' if threads == 1 else 's'}" + (
             f" in {streams} streams" if streams > 1 else ""
         )
-        if kind == "unet":
+        if kind == STEPWISE:
             cells = [f"{1000 * mine[r].seconds / r / streams:.3g}" if r in mine else "" for r in rows]
             table.add_row(name, *cells, "")
         else:

@@ -8,6 +8,7 @@ import numpy as np
 from orchestrator.bench.drive import Record
 from orchestrator.plan import Plan
 from stages.core.errors import StageFault
+from stages.core.route import STEPWISE
 
 WARM_UP_TURNS = 2
 """Turns of the prompts in flight that pass before a closed loop counts: the pipeline fills, and what is still to be
@@ -28,7 +29,7 @@ def fill(plan: Plan) -> int:
 
     More would only wait, and make every latency longer.
     """
-    return sum(spec.depth - 1 for spec in plan.stages if spec.kind == "unet") + 2
+    return sum(spec.depth - 1 for spec in plan.stages if spec.kind == STEPWISE) + 2
 
 
 def steady(records: Sequence[Record], in_flight: int | None) -> Score:

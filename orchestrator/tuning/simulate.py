@@ -36,16 +36,16 @@ _SLOT_BYTES = 64
 
 
 class Conditions(msgspec.Struct, frozen=True):
-    """What curves of single stages do not tell; learned from real runs (orchestrator.tuning.calibrate)."""
+    """Costs that curves of single stages do not tell; learned from real runs (orchestrator.tuning.calibrate)."""
 
     message_s: float = 0.0004
     """CPU seconds for one frame at the hub, and for what it tells the client, which is about a message a frame."""
     wire_s: float = 0.0001
     """From one process sending a message to another one reading it, both idle."""
     interference: float = 0.1
-    """What competing for cores costs beyond the fair part of them, as a share of the time."""
+    """Cost of competing for cores beyond the fair part of them, as a share of the time."""
     handover_s: float = 0.001
-    """What a stage that has been granted the cores loses until its work goes as fast as alone: its threads must wake,
+    """Seconds that a stage which has been granted the cores loses until it works as fast as alone: its threads must wake,
     those of the stage before may still spin, and the caches hold what that one used."""
 
 
@@ -55,7 +55,7 @@ UNMEASURED = Conditions()
 
 @dataclass
 class Simulated:
-    """What came of it; the records are those that a real load gives."""
+    """The outcome of a simulation; the records are those that a real load gives."""
 
     played: Played
     busy: dict[str, float]
@@ -195,7 +195,7 @@ class _Simulation:
         self._clock.begin(Work(HUB, None, self._conditions.message_s, 1.0, done))
 
     def _said(self, stage: SimulatedStage, messages: list[pipes.FromStage]) -> None:
-        """As stages.core.link.StageLink does with what a stage says until it waits: what goes together is one frame."""
+        """Send what a stage says as stages.core.link.StageLink does: what goes together is one frame."""
         outbox = self._outboxes[stage.spec.name]
         known_s = outbox.due_s
         for message in messages:

@@ -35,7 +35,7 @@ Unit = Iterator[pipes.FromStage | Wait]
 """One unit of work: what is said, and what is waited for."""
 
 _SHORTEST = 0.5
-"""Of the usual time: no unit of work takes less."""
+"""Share of the usual time that every unit of work takes at least."""
 
 
 class Scene(NamedTuple):
@@ -46,7 +46,7 @@ class Scene(NamedTuple):
     clock: Clockwork
     send: Send
     handover_s: float
-    """What a stage loses when it is granted the cores."""
+    """Seconds that a stage loses when it is granted the cores."""
 
 
 class SimulatedStage:
@@ -132,7 +132,7 @@ class SimulatedStage:
             self._send(self, [pipes.Yielded()])
 
     def seconds(self, cost: UnitCost, run: pipes.Run[Task]) -> float:
-        """Of this one unit of work: no two take equally long."""
+        """Seconds of this one unit of work: no two take equally long."""
         return cost.seconds * self._size(run) * max(_SHORTEST, self._rng.gauss(1.0, cost.deviation))
 
     def _size(self, run: pipes.Run[Task]) -> float:

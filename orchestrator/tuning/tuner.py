@@ -24,6 +24,7 @@ from stages.core import cores
 from stages.core.config import Config
 from stages.core.model import ModelCard
 from stages.core.point import Point
+from stages.core.route import STEPWISE
 from stages.core.wire import KINDS, Kind
 
 _PROFILE_SHARE = 0.4
@@ -278,5 +279,5 @@ def _describe_setting(setting: profile.StageSetting) -> str:
 
 def describe_point(point: Point) -> str:
     """A point as text for people."""
-    rows = f"{point.rows} rows " if point.kind == "unet" else ""
+    rows = f"{point.rows} rows " if point.kind == STEPWISE else ""
     return f"{rows}{point.seconds * 1000:.3g} ms"

@@ -1,4 +1,4 @@
-"""What the next forward of the U-Net holds. Pure: the engine decides so, and so does who simulates it."""
+"""The choice of jobs that share the next forward of the U-Net. Pure: the engine decides by it, and its simulation."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, Protocol, TypeVar
@@ -22,7 +22,7 @@ class Batched(Packed, Protocol):
 
     @property
     def run(self) -> Run[Denoise]:
-        """What was asked for."""
+        """The message that it came with."""
 
     @property
     def step(self) -> int:

@@ -29,7 +29,7 @@ the one before: not with a new message, field, code or value that such a client 
 MAX_REQUEST_BYTES = 1 << 20
 
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What decoding raises, whatever the bytes are."""
+"""The exceptions that decoding raises, whatever the bytes are."""
 
 
 class _FromClient(msgspec.Struct, frozen=True, tag_field="type", forbid_unknown_fields=True):
@@ -58,7 +58,7 @@ class Submit(_FromClient, frozen=True, kw_only=True, tag="submit"):
     guidance_rescale: float = 0.0
     """How far to pull the guided output's contrast back to the unguided one's, 0 to 1."""
     syntax: Syntax = "plain"
-    """Of both prompts."""
+    """How both prompts are read."""
     clip_skip: int = 0
     """Last layers of the text encoders that the prompt does not go through."""
     n: int = 1
@@ -184,7 +184,7 @@ class Timings(msgspec.Struct, frozen=True):
 
 
 class Preview(_FromHub, frozen=True, kw_only=True, tag="preview"):
-    """What image `index` looks like after `step` steps; a JPEG is the binary frame that follows."""
+    """A look at image `index` after `step` steps; a JPEG is the binary frame that follows."""
 
     id: str
     index: int
@@ -218,7 +218,7 @@ class Slice(msgspec.Struct, frozen=True):
 
 
 class Traced(_FromHub, frozen=True, kw_only=True, tag="traced"):
-    """What `trace` asked for: every stamp of this prompt, in the order of their beginnings."""
+    """The answer to `trace`: every stamp of this prompt, in the order of their beginnings."""
 
     id: str
     slices: tuple[Slice, ...]
@@ -290,7 +290,7 @@ class StageStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The union of the masks of all its threads, as the kernel gives them now."""
     threads: int
     precision: str = ""
-    """What its model computes in, by its own account; empty until it has loaded."""
+    """The precision that its model computes in, by its own account; empty until it has loaded."""
     load_s: float | None = None
     """Seconds its last load took; None until it has loaded."""
     job: str | None
@@ -325,7 +325,7 @@ class StageStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Bottleneck(msgspec.Struct, frozen=True, kw_only=True):
-    """What keeps a pipeline from making more images a second, as orchestrator.bottleneck finds it."""
+    """The limit of a pipeline's images a second, as orchestrator.bottleneck finds it."""
 
     limits: str | None
     """A stage's name, `cores` and their list, or `prompts`; None where nothing was done."""
@@ -353,7 +353,7 @@ class Status(_FromHub, frozen=True, kw_only=True, tag="status"):
     recent_s: float = 0.0
     """How far back what is called recent goes."""
     bottleneck: Bottleneck | None = None
-    """What limits now; None while the pipeline starts."""
+    """The limit now; None while the pipeline starts."""
     hop_us: HopStatus
     replayed: int = 0
     """Jobs that had to be sent again since the start."""
@@ -373,7 +373,7 @@ PromptAnswer = Accepted | Quoted | Forgotten | Waiting | Progress | Preview | Im
 HubMessage = PromptAnswer | Attached | Status | Trace
 
 News = Waiting | Progress | Preview
-"""What only says how far a prompt is: whoever misses one is told by the next."""
+"""Messages that only say how far a prompt is: whoever misses one is told by the next."""
 
 _to_json = msgspec.json.Encoder().encode
 _client_message: msgspec.json.Decoder[ClientMessage] = msgspec.json.Decoder(ClientMessage)
@@ -381,7 +381,7 @@ _hub_message: msgspec.json.Decoder[HubMessage] = msgspec.json.Decoder(HubMessage
 
 
 class _Header(msgspec.Struct, frozen=True):
-    """What tells a message that this version does not know from one that is none."""
+    """The field that tells a message which this version does not know from one that is none."""
 
     type: str
 

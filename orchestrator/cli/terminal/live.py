@@ -15,6 +15,7 @@ from orchestrator.cli.session import Place, PromptRun, Session
 from orchestrator.cli.terminal.sanitize import sanitize
 from orchestrator.cli.terminal.units import images
 from stages.core import wire
+from stages.core.route import STEPWISE
 
 _REDRAW_S = 0.1
 _MOST_ROWS = 8
@@ -98,7 +99,7 @@ class Live:
                 self._last[kind] = sanitize(job.request.prompt)
                 # The progress within a text encoding or a decoding is not reported.
                 bar = self._bar(place.steps, place.step, now, pulse=kind == "vae") if kind != "text" else ""
-                table.add_row(name, Text(self._last[kind]), bar, _doing(place) if kind == "unet" else "")
+                table.add_row(name, Text(self._last[kind]), bar, _doing(place) if kind == STEPWISE else "")
             else:  # what was here last stays, dimly: stages that need milliseconds would only flicker
                 table.add_row(name, Text(self._last.get(kind, ""), style="dim"), "", "")
         whole = self._bar(session.images_asked, session.images_done, now) if session.all_asked else ""
@@ -152,9 +153,9 @@ def _held(session: Session, kind: wire.Kind) -> tuple[PromptRun, Place] | None:
         (job, place)
         for job in session.sent.values()
         for place in job.places.values()
-        if place.stage == kind and (kind != "unet" or place.step < place.steps)
+        if place.stage == kind and (kind != STEPWISE or place.step < place.steps)
     ]
-    pick = min if kind == "unet" else max
+    pick = min if kind == STEPWISE else max
     return pick(found, key=lambda held: held[1].since, default=None)
 
 
@@ -170,4 +171,4 @@ def _share(place: Place) -> float:
 
 
 def _doing(place: Place) -> Text:
-    return Text(f"unet {place.step}/{place.steps}" if place.stage == "unet" else place.stage, style="dim")
+    return Text(f"unet {place.step}/{place.steps}" if place.stage == STEPWISE else place.stage, style="dim")
