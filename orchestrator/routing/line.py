@@ -39,7 +39,7 @@ class Line:
         self._ranks: list[Rank] = []
         self._rank_of: dict[int, Rank] = {}
         self._figures: NDArray[np.float64] = np.array([_figures(job, 0.0) for job in self._jobs]).reshape(-1, 3).T
-        """Figures of each job, in order: seconds of work left, deadline (seconds of CLOCK_MONOTONIC, or infinity), priority."""
+        """Columns of the jobs, in order: seconds of work left, deadline (CLOCK_MONOTONIC, or infinity), priority."""
         self._ranked_ns = now_ns
         self._sort(now_ns)
 

@@ -170,7 +170,7 @@ def forwards(recording: Recording) -> list[WorkSpan]:
 
 
 def visits(recording: Recording) -> list[Visit]:
-    """The places where each job was from its first stage on, without gaps or overlaps, clipped to the time of the recording."""
+    """The stays of each job from its first stage on, without gaps or overlaps, clipped to the time of the recording."""
     stays: dict[int, list[tuple[Kind, int, int]]] = {}
     for stage, _, job, began_ns, ended_ns, _ in _stays(recording):
         stays.setdefault(job, []).append((kind_of(stage), began_ns, ended_ns))

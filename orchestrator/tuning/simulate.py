@@ -45,8 +45,8 @@ class Conditions(msgspec.Struct, frozen=True):
     interference: float = 0.1
     """Cost of competing for cores beyond the fair part of them, as a share of the time."""
     handover_s: float = 0.001
-    """Seconds that a stage which has been granted the cores loses until it works as fast as alone: its threads must wake,
-    those of the stage before may still spin, and the caches hold what that one used."""
+    """Seconds that a stage which has been granted the cores loses until it works as fast as alone: its threads must
+    wake, those of the stage before may still spin, and the caches hold what that one used."""
 
 
 UNMEASURED = Conditions()
