@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 _COST_SHARE = 0.02
-"""Share of the time that looking may take: the kernel walks all pages of a process, tens of milliseconds for large ones."""
+"""Share of the time that looking may take: the kernel walks all pages, tens of milliseconds for large processes."""
 
 
 class Memory(NamedTuple):

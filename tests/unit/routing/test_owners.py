@@ -212,29 +212,35 @@ def done(id: str, nbytes: int) -> tuple[wire.Submit, list[tuple[wire.Image, byte
     return wire.Submit(id=id, prompt="a cat"), [(image, bytes(nbytes))], wire.Done(id=id)
 
 
-@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 30_000), st.integers(0, 40)), max_size=30))
-def test_the_newest_are_kept_within_time_and_bytes(ends: list[tuple[int, int, int]]) -> None:
+@given(st.lists(st.tuples(st.integers(0, 30_000), st.integers(0, 40)), max_size=30))
+def test_the_newest_are_kept_within_time_and_bytes(ends: list[tuple[int, int]]) -> None:
     kept = KeptResults(100.0, 50_000)
     now_s = 0
-    newest: dict[str, tuple[int, int]] = {}
-    for number, nbytes, pause_s in ends:
+    all_ended: list[tuple[str, int, int]] = []
+    for number, (nbytes, pause_s) in enumerate(ends):
         now_s += pause_s
         kept.add(OWNER, *done(f"{number}", nbytes), now_s * 1_000_000_000)
-        newest.pop(f"{number}", None)
-        newest[f"{number}"] = (nbytes, now_s)
-    found = {ended.submit.id: ended for ended in kept.of(OWNER)}
-    assert sum(ended.nbytes for ended in found.values()) <= 50_000
-    assert list(found) == list(newest)[len(newest) - len(found) :], "the oldest go first"
-    for id, ended in found.items():
-        assert len(ended.images[0][1]) == newest[id][0]
-        assert newest[id][1] > now_s - 100
-    if len(found) < len(newest):  # then the next one has no room, or is too old
-        nbytes, ended_s = list(newest.values())[len(newest) - len(found) - 1]
-        full = sum(ended.nbytes for ended in found.values()) + size(nbytes) > 50_000
-        assert full or ended_s <= now_s - 100
-    for id in newest:
-        kept.forget(OWNER, id)
-    assert list(kept.of(OWNER)) == []
+        all_ended.append((f"{number}", nbytes, now_s))
+    found = list(kept.of(OWNER))
+    expected = all_ended[len(all_ended) - len(found) :]
+    assert [(each.submit.id, len(each.images[0][1])) for each in found] == [(id, nbytes) for id, nbytes, _ in expected]
+    assert sum(each.nbytes for each in found) <= 50_000
+    assert all(ended_s > now_s - 100 for _, _, ended_s in expected)
+    if len(found) < len(all_ended):  # then the next one has no room, or is too old
+        _, nbytes, ended_s = all_ended[len(all_ended) - len(found) - 1]
+        assert sum(each.nbytes for each in found) + size(nbytes) > 50_000 or ended_s <= now_s - 100
+
+
+def test_what_ends_again_replaces_what_was_kept_and_its_bytes() -> None:
+    kept = KeptResults(600.0, 50_000)
+    for _ in range(10):
+        kept.add(OWNER, *done("a", 30_000), 0)
+    kept.add(OWNER, *done("b", 10_000), 0)
+    assert [each.submit.id for each in kept.of(OWNER)] == ["a", "b"]
+    assert kept.forget(OWNER, "a")
+    assert not kept.forget(OWNER, "a")
+    kept.add(OWNER, *done("c", 35_000), 0)
+    assert [each.submit.id for each in kept.of(OWNER)] == ["b", "c"]
 
 
 def size(nbytes: int) -> int:
