@@ -75,7 +75,7 @@ def test_what_one_request_raises_costs_that_request() -> None:
 
 
 def test_what_else_is_raised_fails_every_prompt_and_ends_every_child() -> None:
-    with serving(*STUBS, command=raising("remind", 1)) as server, server.client() as client:
+    with serving(*STUBS, command=raising("send_waiting", 1)) as server, server.client() as client:
         children = server.children()
         outcome = run(client, [prompt(f"{each}", "[slow]") for each in range(8)])
         assert {failed.code for failed in outcome.failed().values()} == {"internal"}
