@@ -14,8 +14,10 @@ class Lifeline(msgspec.Struct, frozen=True):
     """A child's tie to the hub; its command line passes both numbers on in whatever form it has."""
 
     fd: int
-    """Descriptor of the child's end of a socket pair. It reads end of file when the child is to leave, because it was
-    told to or because the hub has died. A child that is no stage writes one byte on it when it has loaded."""
+    """Descriptor of the child's end of a socket pair. Nothing is ever written to the child: once it is readable, the
+    child is to leave, because it was told to or because the hub has died. To read it then gives end of file, or
+    ECONNRESET where the hub died before it read what was written here. A child that is no stage writes one byte on it
+    when it has loaded."""
     parent: int
     """Process id of the hub, for a child that has the kernel kill it when its parent dies (PR_SET_PDEATHSIG)."""
 
@@ -47,7 +49,11 @@ class Restart(msgspec.Struct, frozen=True):
 
 
 class ChildSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """All that the hub must know to keep a child alive. Its standard error is passed on, its standard output is not."""
+    """All that the hub must know to keep a child alive.
+
+    What the child writes to its standard error is passed on, its standard output is not. A terminal's Ctrl-C reaches it
+    as well, but is the hub's to handle: a child ignores SIGINT.
+    """
 
     name: str
     argv: Callable[[Lifeline], Sequence[str]]

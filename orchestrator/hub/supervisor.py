@@ -21,7 +21,7 @@ A process that takes too long to load, or to leave, is killed. Children are star
 reverse, one by one, as in OTP.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -110,9 +110,12 @@ class Life:
 class Supervisor:
     """One process a child, at most. Every public method returns what is to be done, in order; times are seconds."""
 
-    def __init__(self, specs: Iterable[ChildSpec]) -> None:
+    def __init__(self, specs: Sequence[ChildSpec]) -> None:
+        """`specs` in the order in which they are started. Raises ValueError if two have one name."""
         self._stopping = False
         self.children = {spec.name: Life(spec) for spec in specs}
+        if len(self.children) < len(specs):
+            raise ValueError(f"children of one name among {[spec.name for spec in specs]}")
 
     @property
     def serving(self) -> bool:

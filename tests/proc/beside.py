@@ -1,10 +1,12 @@
 """A child beside the stages, and `triptych serve` with it.
 
-`python -m tests.proc.beside DIARY BACKOFF_S serve ...` is the server. Its child, `python -m tests.proc.beside DIARY LIFELINE_FD`,
-writes a line to DIARY when it has loaded and one when it leaves, and does nothing else.
+`python -m tests.proc.beside DIARY BACKOFF_S serve ...` is the server, and the same with the number of a life-line in
+place of all that follows DIARY is the child: it writes a line to DIARY when it has loaded and one when it leaves, and
+does nothing else.
 """
 
 import os
+import select
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -36,7 +38,7 @@ def live(diary: Path, lifeline: int) -> None:
     """The child: it serves from now on, until its life-line ends."""
     os.write(lifeline, b"1")
     note(diary, f"serves {os.getpid()} {os.environ['TOLD_ADDRESS']}")
-    os.read(lifeline, 1)
+    select.select([lifeline], [], [])
     note(diary, f"leaves {os.getpid()}")
 
 

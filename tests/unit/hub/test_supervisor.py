@@ -322,6 +322,11 @@ def test_a_child_that_is_not_essential_keeps_nobody_from_serving_but_must_go_lik
     assert one.next_deadline is None
 
 
+def test_two_children_of_one_name_are_refused() -> None:
+    with pytest.raises(ValueError, match="of one name"):
+        Supervisor([NEEDED, GATEWAY, GATEWAY])
+
+
 def test_the_wait_doubles_to_its_cap_and_no_number_of_failures_is_too_large() -> None:
     restart = Restart(attempts=1, backoff_s=0.5, backoff_cap_s=3.0)
     assert [restart.delay_s(failures) for failures in (0, 1, 2, 3, 4, 5, 10_000)] == [0, 0, 0.5, 1.0, 2.0, 3.0, 3.0]
@@ -480,7 +485,7 @@ class World:
 def test_whatever_happens_no_child_has_two_processes_none_comes_early_and_none_is_forgotten(
     events: list[tuple[str, str, float]],
 ) -> None:
-    one = Supervisor(CHILDREN.values())
+    one = Supervisor(list(CHILDREN.values()))
     world = World(one)
     world.perform(one.start(0.0))
     for event, child, later in events:
