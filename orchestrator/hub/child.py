@@ -1,18 +1,19 @@
-"""One stage process: how it is started, how its end is noticed, what it says on its standard error."""
+"""One child process: how it is started, how its end is noticed, what it says on its standard error."""
 
 import os
 import signal
 import socket
 import subprocess
-import sys
+from contextlib import ExitStack
 from pathlib import Path
 
-import msgspec
-
-from stages.core.config import StageSpec
+from orchestrator.hub.child_spec import ChildSpec, Lifeline
 
 _SENT_BY_OTHERS = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 """By the kernel when memory runs out, by whoever administers the machine, by a test."""
+
+_NICEST = 19
+"""The nice level beyond which there is none."""
 
 
 def environment() -> dict[str, str]:
@@ -24,30 +25,54 @@ def environment() -> dict[str, str]:
 
 
 class Child:
-    """A running `python -m stages`. Started from the main thread: PDEATHSIG is tied to the thread that forks."""
+    """A running process of a ChildSpec.
 
-    def __init__(self, spec: StageSpec) -> None:
-        """`spec` is complete but for the life-line and the parent."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            told = msgspec.structs.replace(spec, lifeline_fd=theirs.fileno(), parent=os.getpid())
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "stages", msgspec.json.encode(told).decode()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                pass_fds=(told.arena_fd, told.board_fd, told.lifeline_fd),
-                env=environment(),
-            )
-        self.spec = spec
-        self.pid = self._process.pid
-        self.pidfd = os.pidfd_open(self.pid)
-        """Readable when the process has ended."""
+    Started from the main thread: the signal that a child may ask of the kernel for its parent's death is tied to the
+    thread that forks.
+    """
+
+    def __init__(self, spec: ChildSpec) -> None:
+        """Start it. Raises OSError, and leaves nothing behind then."""
+        with ExitStack() as undo:
+            ours, theirs = socket.socketpair()
+            undo.enter_context(ours)
+            with theirs:
+                self._process = subprocess.Popen(
+                    list(spec.argv(Lifeline(theirs.fileno(), os.getpid()))),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
+                    pass_fds=(*spec.pass_fds, theirs.fileno()),
+                    env=environment() | dict(spec.env),
+                )
+            undo.callback(self._discard)
+            self.spec = spec
+            self.pid = self._process.pid
+            if spec.nice:  # from outside, before it has threads: between fork and exec, Python code may deadlock
+                own = os.getpriority(os.PRIO_PROCESS, 0)
+                os.setpriority(os.PRIO_PROCESS, self.pid, min(own + spec.nice, _NICEST))
+            self.pidfd = os.pidfd_open(self.pid)
+            """Readable when the process has ended."""
+            undo.pop_all()
         assert self._process.stderr is not None
         self.stderr = self._process.stderr
         os.set_blocking(self.stderr.fileno(), False)
-        self._lifeline = ours
+        self.lifeline = ours
+        """Our end; of a child that is no stage, readable when it says that it has loaded."""
+        ours.setblocking(False)
         self._partial = b""
+
+    def read_lifeline(self) -> tuple[bool, bool]:
+        """Whether the child has said on its life-line that it has loaded, and whether more may come."""
+        try:
+            data = self.lifeline.recv(1 << 12)
+        except BlockingIOError:
+            return False, True
+        return bool(data), bool(data)
+
+    def hang_up(self) -> None:
+        """Tell it, by the end of its life-line, to leave."""
+        self.lifeline.shutdown(socket.SHUT_WR)
 
     def read_stderr(self) -> tuple[list[str], bool]:
         """The whole lines that have come since the last call, and whether more may come."""
@@ -83,4 +108,11 @@ class Child:
         """Give its descriptors back."""
         os.close(self.pidfd)
         self.stderr.close()
-        self._lifeline.close()
+        self.lifeline.close()
+
+    def _discard(self) -> None:
+        """End and reap a process of which not all could be had that is needed to watch it."""
+        self._process.kill()
+        self._process.wait()
+        assert self._process.stderr is not None
+        self._process.stderr.close()

@@ -7,7 +7,7 @@ import resource
 import secrets
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal, assert_never
 
@@ -17,11 +17,14 @@ import zmq
 from orchestrator.hub import lease as leasing
 from orchestrator.hub import supervisor as supervision
 from orchestrator.hub.child import Child
+from orchestrator.hub.child_spec import ChildSpec
 from orchestrator.hub.descriptors import KEPT, Reserve, in_use, raise_limit
 from orchestrator.hub.observer import Observer
+from orchestrator.hub.process import LoadingProcess, Process, ServingProcess
 from orchestrator.hub.recorder import Recorder
 from orchestrator.hub.signals import Signals, caught_signals
 from orchestrator.hub.socket_file import SocketFile
+from orchestrator.hub.stage_child import stage_child
 from orchestrator.hub.supervisor import Supervisor
 from orchestrator.models.locate import card
 from orchestrator.plan import Machine, Plan, plan
@@ -48,8 +51,8 @@ tens of thousands, none of them garbage, and to look at all that waits would tak
 _REFUSALS_S = 60.0
 """Seconds between two lines about connections that were refused."""
 
-_DESCRIPTORS_A_STAGE = 8
-"""What a stage process takes of ours: life-line, pidfd, standard error, its connection, and some to spare."""
+_DESCRIPTORS_A_CHILD = 8
+"""What a child takes of ours: life-line, pidfd, standard error, its connection, and some to spare."""
 
 _STOPPED = ShuttingDown("the server stopped before this was done")
 
@@ -63,17 +66,32 @@ class Ready(msgspec.Struct, frozen=True):
     stages: tuple[wire.StageStatus, ...]
 
 
-def serve(config: Config, *, ready: Callable[[Ready], None], lifeline: int | None = None) -> int:
+def none_beside(address: str) -> Sequence[ChildSpec]:
+    """No children but the stages."""
+    return ()
+
+
+def serve(
+    config: Config,
+    *,
+    ready: Callable[[Ready], None],
+    lifeline: int | None = None,
+    beside: Callable[[str], Sequence[ChildSpec]] = none_beside,
+) -> int:
     """Run a pipeline until SIGTERM, SIGINT or SIGHUP, or until `lifeline` reads end of file; returns the exit status.
 
     The socket listens, and prompts are accepted, from before the stages have loaded; `ready` is called once, when
     they all have. The first signal lets accepted prompts finish, a second one ends everything at once. Raises
     TriptychError when the pipeline cannot start, or a stage cannot be kept alive.
+
+    `beside` is told the address of the prompt socket and returns what is to be kept alive beside the stages, as a
+    gateway is. These children are started after the stages and stopped before them; `ready` does not wait for those
+    that are not essential.
     """
     raise_limit()
     gc.freeze()
     gc.set_threshold(_GARBAGE)
-    hub = Hub(config, plan(config, card(config), Machine.here()), ready, lifeline)
+    hub = Hub(config, plan(config, card(config), Machine.here()), ready, lifeline, beside)
     try:
         with SocketFile(hub.address), caught_signals() as signals:
             return hub.run(signals)
@@ -84,7 +102,14 @@ def serve(config: Config, *, ready: Callable[[Ready], None], lifeline: int | Non
 class Hub:
     """One pipeline: its memory, its sockets, its processes, and the loop over them."""
 
-    def __init__(self, config: Config, plan: Plan, ready: Callable[[Ready], None], lifeline: int | None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        plan: Plan,
+        ready: Callable[[Ready], None],
+        lifeline: int | None,
+        beside: Callable[[str], Sequence[ChildSpec]] = none_beside,
+    ) -> None:
         self._deadlines = config.deadlines
         self._plan = plan
         self._ready = ready
@@ -97,15 +122,17 @@ class Hub:
         self.address = self._clients.address
         self._stages = StageHub(self._context, len(plan.stages))
         self._reserve = Reserve()
-        self._clients.connections.limit = _connections(len(plan.stages))
-        self._children: dict[str, Child] = {}
-        self._specs = {spec.name: spec for spec in plan.stages}
+        arena_fd, board_fd, address = self._arena.region.fd, self._board.region.fd, self._stages.address
+        stages = [stage_child(spec, config, arena_fd, board_fd, address) for spec in plan.stages]
+        specs = [*stages, *beside(self.address)]
+        self._specs = {spec.name: spec for spec in specs}
+        self._clients.connections.limit = _connections(len(specs))
+        self._processes: dict[str, Process] = {}
+        """Those that live, by the names of their children."""
         self._costs = CostBook(plan)
         kept = KeptResults(config.pipeline.keep_s, config.pipeline.keep_mb << 20)
         self._router = Router(plan, self._arena, config.pipeline.queue_limit, self._costs.read(), kept)
-        self._supervisor = Supervisor(
-            list(self._specs), config.load_attempts, config.deadlines.load_s, config.deadlines.stop_s
-        )
+        self._supervisor = Supervisor(specs)
         taking_turns = {spec.name: spec.cores for spec in plan.stages if spec.takes_turns}
         self._leases = leasing.Leases({spec.name: spec.kind for spec in plan.stages}, taking_turns)
         self._recorder = Recorder()
@@ -115,7 +142,7 @@ class Hub:
             self._board,
             self._router,
             self._supervisor,
-            self._children,
+            self._processes,
             config.pipeline.queue_limit,
             self._recorder,
         )
@@ -169,7 +196,10 @@ class Hub:
                 with self._contained(self._stage_of(pid), message):
                     self._hear(pid, message)
             # 4. What they complain of, and whether they live.
-            for child in list(self._children.values()):
+            for process in list(self._processes.values()):
+                child = process.child
+                if child.lifeline.fileno() in events:
+                    self._listen(child)
                 if child.stderr.fileno() in events:
                     self._relay(child)
                 if child.pidfd in events:
@@ -206,11 +236,11 @@ class Hub:
 
         What was learned of costs is kept for the next time.
         """
-        for child in list(self._children.values()):
-            child.kill()
-            child.reap()
-            child.close()
-        self._children.clear()
+        for process in self._processes.values():
+            process.child.kill()
+            process.child.reap()
+            process.child.close()
+        self._processes.clear()
         self._reserve.close()
         self._stages.close()
         self._clients.close(int(self._deadlines.send_s * 1000))
@@ -242,8 +272,8 @@ class Hub:
             log.exception("internal: while prompts were failed")
             for client, id in self._router.owed():
                 self._clients.send(client, wire.Failed.of(id, last_word))
-        for child in self._children.values():
-            child.kill()
+        for process in self._processes.values():
+            process.child.kill()
 
     def _tell_of_refusals(self) -> None:
         """Say that clients are refused, a line a minute: whoever refuses thousands must not fill a log with them."""
@@ -268,8 +298,8 @@ class Hub:
         for action in actions:
             match action:
                 case routing.ToStage(stage, message):
-                    if stage in self._children:
-                        self._stages.send(self._children[stage].pid, message)
+                    if stage in self._processes:
+                        self._stages.send(self._processes[stage].child.pid, message)
                         if isinstance(message, pipes.Run):
                             self._recorder.sent(stage, message, self._router.job(message.job), time.monotonic_ns())
                             self._lease(self._leases.wants(stage))
@@ -289,47 +319,57 @@ class Hub:
         for action in actions:
             match action:
                 case leasing.Grant(stage):
-                    self._stages.send(self._children[stage].pid, pipes.Grant())
+                    self._stages.send(self._processes[stage].child.pid, pipes.Grant())
                 case leasing.AskBack(stage):
-                    self._stages.send(self._children[stage].pid, pipes.AskBack())
+                    self._stages.send(self._processes[stage].child.pid, pipes.AskBack())
                 case _:
                     assert_never(action)
 
     def _supervise(self, actions: list[supervision.Action]) -> None:
         for action in actions:
             match action:
-                case supervision.Spawn(stage):
-                    self._spawn(stage)
-                case supervision.Stop(stage):
-                    self._stages.send(self._children[stage].pid, pipes.Stop())
-                case supervision.Kill(stage):
-                    self._children[stage].kill()
+                case supervision.Spawn(name):
+                    self._spawn(name)
+                case supervision.Stop(name):
+                    self._ask_to_leave(self._processes[name].child)
+                case supervision.Kill(name):
+                    self._processes[name].child.kill()
+                case supervision.Abandon(name, error):
+                    log.error("%s is given up, and all else goes on without it: %s", name, error.message)
                 case supervision.GiveUp(error):
                     self._failure = error
                 case _:
                     assert_never(action)
 
-    def _spawn(self, stage: str) -> None:
-        spec = self._specs[stage]
-        self._board.clear(spec.number)
-        told = msgspec.structs.replace(
-            spec, arena_fd=self._arena.region.fd, board_fd=self._board.region.fd, address=self._stages.address
-        )
+    def _spawn(self, name: str) -> None:
+        spec = self._specs[name]
+        if spec.stage is not None:
+            self._board.clear(spec.stage.number)
         try:
             with self._reserve.lent():
-                child = self._children[stage] = Child(told)
+                child = Child(spec)
         except OSError as error:  # no memory, or no more processes: the next attempt may do better
             how = f"could not be started: {error.strerror}"
-            self._supervise(self._supervisor.exited(stage, how, time.monotonic()))
+            self._supervise(self._supervisor.exited(name, how, time.monotonic()))
             return
-        self._stages.expect(child.pid)
+        self._processes[name] = LoadingProcess(child)
+        if spec.stage is not None:
+            self._stages.expect(child.pid)
+        else:
+            self._poller.register(child.lifeline.fileno(), zmq.POLLIN)
         self._poller.register(child.pidfd, zmq.POLLIN)
         self._poller.register(child.stderr.fileno(), zmq.POLLIN)
+
+    def _ask_to_leave(self, child: Child) -> None:
+        if child.spec.stage is not None:
+            self._stages.send(child.pid, pipes.Stop())
+        else:
+            child.hang_up()
 
     # Hearing.
 
     def _stage_of(self, pid: int) -> str:
-        return next(name for name, child in self._children.items() if child.pid == pid)
+        return next(name for name, process in self._processes.items() if process.child.pid == pid)
 
     def _hear(self, pid: int, message: pipes.FromStage) -> None:
         stage = self._stage_of(pid)
@@ -341,8 +381,7 @@ class Hub:
                     "%s loaded in %.2f s on cores %s, %d threads, %s", stage, load_s, core_list, threads, precision
                 )
                 self._supervisor.loaded(stage)
-                self._observer.loaded[stage] = message
-                self._observer.serving_since[stage] = time.monotonic()
+                self._processes[stage] = ServingProcess(self._processes[stage].child, time.monotonic(), message)
                 self._route(self._router.serving(stage, pid, time.monotonic_ns()))
             case pipes.LoadFailed(code, text):
                 self._supervisor.load_failed(stage, code, text)
@@ -357,32 +396,55 @@ class Hub:
             case _:
                 assert_never(message)
 
+    def _listen(self, child: Child) -> None:
+        """Hear on its life-line whether a child that is no stage has loaded."""
+        loaded, more = child.read_lifeline()
+        if loaded and isinstance(self._processes[child.spec.name], LoadingProcess):
+            log.info("%s has loaded", child.spec.name)
+            self._supervisor.loaded(child.spec.name)
+            self._processes[child.spec.name] = ServingProcess(child, time.monotonic(), None)
+        if not more:
+            self._forget(child.lifeline.fileno())
+
     def _relay(self, child: Child) -> None:
-        """Pass on what a stage wrote to its standard error."""
+        """Pass on what a child wrote to its standard error."""
         lines, more = child.read_stderr()
         for line in lines:
             log.warning("%s: %s", child.spec.name, line)
         if not more:
-            self._poller.unregister(child.stderr.fileno())
+            self._forget(child.stderr.fileno())
 
     def _bury(self, child: Child) -> None:
-        """A process has ended: its jobs go elsewhere, and the supervisor decides what comes after it."""
-        stage = child.spec.name
+        """A process has ended: a stage's jobs go elsewhere, and the supervisor decides what comes after it."""
+        name = child.spec.name
         how = child.reap()
         self._poller.unregister(child.pidfd)
-        if child.stderr.fileno() in dict(self._poller.sockets):
+        # What it had said before it died may have come only after the poll.
+        if child.lifeline.fileno() in self._watched():
+            self._listen(child)
+            self._forget(child.lifeline.fileno())
+        if child.stderr.fileno() in self._watched():
             self._relay(child)
-            if child.stderr.fileno() in dict(self._poller.sockets):
-                self._poller.unregister(child.stderr.fileno())
-        self._stages.forget(child.pid)
+            self._forget(child.stderr.fileno())
         child.close()
-        del self._children[stage]
+        del self._processes[name]
         if not self._stopping:
-            log.warning("%s (process %d) %s", stage, child.pid, how)
-        self._lease(self._leases.yielded(stage, more=False))
-        self._recorder.lost(stage, child.pid, time.monotonic_ns())
-        self._route(self._router.lost(stage, time.monotonic_ns(), killed=child.killed))
-        self._supervise(self._supervisor.exited(stage, how, time.monotonic()))
+            log.warning("%s (process %d) %s", name, child.pid, how)
+        if child.spec.stage is not None:
+            self._stages.forget(child.pid)
+            self._lease(self._leases.yielded(name, more=False))
+            self._recorder.lost(name, child.pid, time.monotonic_ns())
+            self._route(self._router.lost(name, time.monotonic_ns(), killed=child.killed))
+        self._supervise(self._supervisor.exited(name, how, time.monotonic()))
+
+    def _watched(self) -> set[int]:
+        """Descriptors that the loop waits for."""
+        return {source for source, _ in self._poller.sockets if isinstance(source, int)}
+
+    def _forget(self, descriptor: int) -> None:
+        """Wait for it no more, whether or not it has been waited for."""
+        if descriptor in self._watched():
+            self._poller.unregister(descriptor)
 
     def _attend(self, client: bytes, frame: bytes | None) -> None:
         """Answer one request of a client, whatever it is and whatever comes of it."""
@@ -427,8 +489,7 @@ class Hub:
         self._router.drain()
 
     def _stop_when_drained(self) -> None:
-        starting = not self._supervisor.serving and self._observer.serving_since == {}
-        if self._router.empty or starting or time.monotonic() >= self._drain_until:
+        if self._router.empty or not self._supervisor.served or time.monotonic() >= self._drain_until:
             self._route(self._router.abandon(_STOPPED, time.monotonic_ns()))
             self._stopping = True
             self._supervise(self._supervisor.stop(time.monotonic()))
@@ -436,8 +497,8 @@ class Hub:
     def _end(self, status: int) -> int:
         """End everything at once."""
         self._route(self._router.abandon(_STOPPED, time.monotonic_ns()))
-        for child in self._children.values():
-            child.kill()
+        for process in self._processes.values():
+            process.child.kill()
         return status
 
     def _patience(self) -> int:
@@ -452,10 +513,10 @@ class Hub:
         return int(max(0.0, min(due) - time.monotonic()) * 1000) + 1 if due else -1
 
 
-def _connections(stages: int) -> int:
+def _connections(children: int) -> int:
     """How many connections of clients there are descriptors for, beside all that the hub needs itself.
 
     And beside as many more as the reserve: connections are accepted before they can be refused.
     """
-    free = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - in_use() - stages * _DESCRIPTORS_A_STAGE - KEPT
+    free = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - in_use() - children * _DESCRIPTORS_A_CHILD - KEPT
     return max(1, min(CONNECTIONS, free))

@@ -13,16 +13,17 @@ import numpy as np
 import psutil
 
 from orchestrator import bottleneck
-from orchestrator.hub.child import Child
+from orchestrator.hub.process import Process, ServingProcess
 from orchestrator.hub.process_memory import ProcessMemory
 from orchestrator.hub.recorder import Recorder
 from orchestrator.hub.supervisor import State, Supervisor
 from orchestrator.plan import Plan
 from orchestrator.routing.router import Router
 from orchestrator.trace.recording import Worker
-from stages.core import cores, pipes, wire
+from stages.core import cores, wire
 from stages.core.arena import Arena
 from stages.core.board import Board, Doing, Row
+from stages.core.config import StageSpec
 
 RECENT_S = 15.0
 """How far back is recent: long enough for a few forwards of a large model."""
@@ -62,7 +63,7 @@ class Observer:
         board: Board,
         router: Router,
         supervisor: Supervisor,
-        children: Mapping[str, Child],
+        processes: Mapping[str, Process],
         queue_limit: int,
         recorder: Recorder,
     ) -> None:
@@ -71,17 +72,13 @@ class Observer:
         self._board = board
         self._router = router
         self._supervisor = supervisor
-        self._children = children
+        self._processes = processes
         self._queue_limit = queue_limit
         self._recorder = recorder
         self._memory = ProcessMemory()
         self._slots = sum(pool.count for pool in plan.pools)
         self._looks: deque[Look] = deque(maxlen=_LOOKS)
         self._started = time.monotonic()
-        self.serving_since: dict[str, float] = {}
-        """When each stage process had loaded."""
-        self.loaded: dict[str, pipes.Loaded] = {}
-        """What each stage process said when it had loaded."""
 
     @property
     def slots_in_use(self) -> int:
@@ -96,10 +93,10 @@ class Observer:
         """
         now_ns = time.monotonic_ns()
         uses: dict[str, Use] = {}
-        for name, child in self._children.items():
-            cpu_s, rss_bytes = _stat(child.pid)
-            uses[name] = Use(child.pid, _busy_ns(self._board.read(child.spec.number), now_ns), cpu_s)
-            self._recorder.memory(now_ns, child.pid, rss_bytes)
+        for spec, process in self._stages():
+            cpu_s, rss_bytes = _stat(process.child.pid)
+            uses[spec.name] = Use(process.child.pid, _busy_ns(self._board.read(spec.number), now_ns), cpu_s)
+            self._recorder.memory(now_ns, process.child.pid, rss_bytes)
         self._recorder.memory(now_ns, os.getpid(), _stat(os.getpid())[1])
         idle_s = [core.idle + core.iowait for core in psutil.cpu_times(percpu=True)]
         self._looks.append(Look(now_ns / 1e9, uses, idle_s))
@@ -109,8 +106,8 @@ class Observer:
         self.look()
         seconds = min(max(seconds, 0.0), _DAY_S)
         workers = [
-            Worker(name, child.pid, child.spec.cores or cores.render(cores.allowed()))
-            for name, child in self._children.items()
+            Worker(spec.name, process.child.pid, spec.cores or cores.render(cores.allowed()))
+            for spec, process in self._stages()
         ]
         return self._recorder.recording(seconds, time.monotonic_ns(), os.getpid(), workers)
 
@@ -144,6 +141,11 @@ class Observer:
             protocol=wire.PROTOCOL,
         )
 
+    def _stages(self) -> list[tuple[StageSpec, Process]]:
+        """The stages that have a process, in pipeline order."""
+        specs = self._plan.stages
+        return [(spec, self._processes[spec.name]) for spec in specs if spec.name in self._processes]
+
     def _recent(self) -> tuple[Look, Look]:
         """The newest look that is old enough, else the oldest; and the newest of all."""
         now = self._looks[-1]
@@ -153,11 +155,13 @@ class Observer:
     def _stage(self, name: str, then: Look, now: Look) -> wire.StageStatus:
         spec = next(spec for spec in self._plan.stages if spec.name == name)
         life = self._supervisor.children[name]
-        child = self._children.get(name)
+        process = self._processes.get(name)
+        pid = process.child.pid if process else None
         row = self._board.read(spec.number)
         busy = row.doing in (Doing.BUSY, Doing.COMPILING)
-        loaded = self.loaded.get(name) if life.state is State.SERVING else None
-        since = time.monotonic() - self.serving_since[name] if name in self.serving_since else 0.0
+        served_s, loaded = 0.0, None
+        if isinstance(process, ServingProcess):
+            served_s, loaded = time.monotonic() - process.since, process.loaded
         seconds = now.at - then.at
         used = now.uses.get(name, Use(0, 0, 0.0))
         before = then.uses.get(name, used)
@@ -165,22 +169,22 @@ class Observer:
             before = used
         own = cores.parse(spec.cores) or cores.allowed()
         idle_s = _idle_s(now, own)
-        rss, pss = self._memory.sample(child.pid) if child else (0, 0)
+        rss, pss = self._memory.sample(pid) if pid else (0, 0)
         return wire.StageStatus(
             name=name,
             kind=spec.kind,
             replica=spec.replica,
-            pid=child.pid if child else None,
+            pid=pid,
             state=row.doing.name.lower() if life.state is State.SERVING else life.state.value,
             cores_asked=spec.cores,
-            cores_seen=cores.render(cores.read_back(child.pid)) if child else "",
+            cores_seen=cores.render(cores.read_back(pid)) if pid else "",
             threads=spec.threads,
             precision=loaded.precision if loaded else "",
             load_s=round(loaded.load_s, 3) if loaded else None,
             job=self._router.prompt_of(row.job) if busy else None,
             step=row.step if busy else 0,
             steps=row.steps if busy else 0,
-            busy_share=_share(row.busy_ns / 1e9, since),
+            busy_share=_share(row.busy_ns / 1e9, served_s),
             recent_busy_share=_share(used.busy_ns / 1e9 - before.busy_ns / 1e9, seconds),
             recent_cores_used=round((used.cpu_s - before.cpu_s) / seconds, 4) if seconds else 0.0,
             recent_cores_idle=round((idle_s - _idle_s(then, own)) / seconds, 4) if seconds else 0.0,

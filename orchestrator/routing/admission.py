@@ -105,12 +105,13 @@ class Admission:
 
         Raises Conflict where that one is another.
         """
+        self._kept.expire(now_ns)
         prompt, ended = self._books.prompts.get((owner, submit.id)), self._kept.find(owner, submit.id)
         if prompt is not None:
             _check_same(submit, prompt.submit, "in work")
             self._delivery.join(client, prompt, now_ns)
             return True
-        if ended is not None and ended.until_ns > now_ns and isinstance(ended.last, wire.Done):
+        if ended is not None and isinstance(ended.last, wire.Done):
             _check_same(submit, ended.submit, "kept")
             self._actions.tell((client,), wire.Accepted(id=submit.id, position=0, eta_s=0.0))
             self._delivery.repeat(client, ended)

@@ -144,7 +144,7 @@ def _overall(session: Session, now: float) -> str:
 
 
 def _loading(state: str) -> bool:
-    return state in ("starting", "loading", "compiling")
+    return state in ("starting", "loading", "backoff", "compiling")
 
 
 def _held(session: Session, kind: wire.Kind) -> tuple[PromptRun, Place] | None:

@@ -49,6 +49,11 @@ def test_while_stages_load_there_is_a_line_for_each() -> None:
     assert drawn(session(), per_stage=True, status=starting) == ["⠋ loading demo", "  unet-0   loading    cores 0-1"]
 
 
+@pytest.mark.parametrize(("state", "bold"), [("loading", False), ("backoff", False), ("idle", True)])
+def test_only_a_stage_that_has_loaded_is_bold(state: str, bold: bool) -> None:
+    assert live._loading(state) is not bold
+
+
 def test_generate_has_a_bar_for_each_image_in_a_stage() -> None:
     now = session(progress("a", "vae"), progress("b", "unet", 12, 25), progress("c", "text"))
     lines = drawn(now, per_stage=False)

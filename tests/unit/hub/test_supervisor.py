@@ -1,21 +1,30 @@
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.hub.supervisor import Action, GiveUp, Kill, Spawn, State, Stop, Supervisor
+from orchestrator.hub.child_spec import ChildSpec, Intensity, Restart
+from orchestrator.hub.supervisor import Abandon, Action, GiveUp, Kill, Spawn, State, Stop, Supervisor
 from stages.core.errors import StartFailed
+from tests.unit.hub.child_specs import child_spec
 
 LOAD_S, STOP_S, ATTEMPTS = 100.0, 5.0, 3
 STAGES = ("text", "unet", "vae")
+
+AT_ONCE = Restart(attempts=ATTEMPTS, backoff_s=0.0)
+SPECS = [child_spec(stage, restart=AT_ONCE, load_s=LOAD_S, stop_s=STOP_S) for stage in STAGES]
+
+RARELY = Restart(attempts=3, intensity=Intensity(deaths=3, window_s=60.0), backoff_s=2.0, backoff_cap_s=3.0)
+GATEWAY = child_spec("gateway", essential=False, restart=RARELY, load_s=10.0, stop_s=1.0)
+NEEDED = child_spec("needed", restart=RARELY, load_s=10.0, stop_s=1.0)
 
 History = list[tuple[str, tuple[object, ...], str]]
 """Events with their arguments, and the actions that must follow, in words."""
 
 
 def supervisor() -> Supervisor:
-    return Supervisor(STAGES, attempts=ATTEMPTS, load_s=LOAD_S, stop_s=STOP_S)
+    return Supervisor(SPECS)
 
 
 def words(actions: Sequence[Action] | None) -> str:
@@ -24,13 +33,15 @@ def words(actions: Sequence[Action] | None) -> str:
         match action:
             case GiveUp(error):
                 said.append(f"give up, exit {error.exit_status}: {error.message}")
-            case Spawn(stage) | Stop(stage) | Kill(stage):
-                said.append(f"{type(action).__name__.lower()} {stage}")
+            case Abandon(child, error):
+                said.append(f"abandon {child}: {error.message}")
+            case Spawn(child) | Stop(child) | Kill(child):
+                said.append(f"{type(action).__name__.lower()} {child}")
     return ", ".join(said)
 
 
-def play(history: History) -> Supervisor:
-    one = supervisor()
+def play(history: History, specs: Sequence[ChildSpec] = SPECS) -> Supervisor:
+    one = Supervisor(specs)
     for place, (event, arguments, expected) in enumerate(history):
         assert words(getattr(one, event)(*arguments)) == expected, f"event {place}: {event}{arguments}"
     return one
@@ -181,6 +192,146 @@ def test_what_follows_from_what(name: str) -> None:
     play(HISTORIES[name])
 
 
+def died(child: str, at: float, expected: str = "") -> History:
+    return [("exited", (child, DIED, at), expected)]
+
+
+def serves(child: str, at: float) -> History:
+    return [("tick", (at,), f"spawn {child}"), ("loaded", (child,), "")]
+
+
+GATEWAY_SERVES: History = [
+    ("start", (0.0,), "spawn needed, spawn gateway"),
+    *(("loaded", (n,), "") for n in ("needed", "gateway")),
+]
+
+BACKOFFS: dict[str, History] = {
+    "the first death is followed at once, further ones after a wait that doubles up to the cap": [
+        *GATEWAY_SERVES,
+        *died("gateway", 1.0, "spawn gateway"),
+        ("loaded", ("gateway",), ""),
+        *died("gateway", 2.0),
+        ("tick", (3.9,), ""),
+        *serves("gateway", 4.0),
+        *died("gateway", 5.0),
+        ("tick", (7.9,), ""),  # 3.0 is the cap
+        *serves("gateway", 8.0),
+    ],
+    "one death more than its intensity bears, and it is done without": [
+        *GATEWAY_SERVES,
+        *died("gateway", 1.0, "spawn gateway"),
+        ("loaded", ("gateway",), ""),
+        *died("gateway", 2.0),
+        *serves("gateway", 4.0),
+        *died("gateway", 5.0),
+        *serves("gateway", 8.0),
+        *died("gateway", 61.0, f"abandon gateway: gateway {DIED}: 4 deaths in service within 60 s"),
+        ("tick", (1e9,), ""),
+    ],
+    "an essential child that dies as often ends the pipeline": [
+        *GATEWAY_SERVES,
+        *died("needed", 1.0, "spawn needed"),
+        ("loaded", ("needed",), ""),
+        *died("needed", 2.0),
+        *serves("needed", 4.0),
+        *died("needed", 5.0),
+        *serves("needed", 8.0),
+        *died("needed", 9.0, f"give up, exit 3: needed {DIED}: 4 deaths in service within 60 s"),
+    ],
+    "deaths older than the window count no more, neither for the wait nor for giving up": [
+        *GATEWAY_SERVES,
+        *died("gateway", 1.0, "spawn gateway"),
+        ("loaded", ("gateway",), ""),
+        *died("gateway", 2.0),
+        *serves("gateway", 4.0),
+        *died("gateway", 5.0),
+        *serves("gateway", 8.0),
+        *died("gateway", 61.1),
+        *serves("gateway", 64.1),
+        *died("gateway", 200.0, "spawn gateway"),
+    ],
+    "attempts to load that fail in a row wait as well, and the last one is told of": [
+        ("start", (0.0,), "spawn needed, spawn gateway"),
+        *died("gateway", 1.0, "spawn gateway"),
+        *died("gateway", 2.0),
+        ("tick", (3.9,), ""),
+        ("tick", (4.0,), "spawn gateway"),
+        *died("gateway", 5.0, f"abandon gateway: gateway {DIED} while loading"),
+        ("tick", (1e9,), "kill needed"),  # what is abandoned has no deadline left
+    ],
+    "what cannot load after a death in service does not start over with its wait": [
+        *GATEWAY_SERVES,
+        *died("gateway", 1.0, "spawn gateway"),
+        *died("gateway", 2.0),
+        ("tick", (3.9,), ""),
+        *serves("gateway", 4.0),
+    ],
+    "a wrong configuration of a child that is not essential is not tried again": [
+        ("start", (0.0,), "spawn needed, spawn gateway"),
+        ("load_failed", ("gateway", "bad_config", "no such port"), ""),
+        *died("gateway", 1.0, "abandon gateway: gateway: no such port"),
+    ],
+    "what waits to be started is not started, nor stopped, once all stop": [
+        *GATEWAY_SERVES,
+        *died("gateway", 1.0, "spawn gateway"),
+        *died("gateway", 2.0),
+        ("stop", (3.0,), "stop needed"),
+        ("tick", (3.9,), ""),
+        ("exited", ("needed", "ended", 3.9), ""),
+        ("tick", (1e9,), ""),
+    ],
+    "each child has deadlines of its own": [
+        ("start", (0.0,), "spawn needed, spawn gateway"),
+        ("loaded", ("needed",), ""),
+        ("tick", (10.0,), "kill gateway"),
+        *died("gateway", 10.0, "spawn gateway"),
+        ("stop", (11.0,), "stop gateway"),
+        ("tick", (12.0,), "kill gateway"),
+        *died("gateway", 12.0, "stop needed"),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", BACKOFFS)
+def test_what_follows_from_what_after_a_wait(name: str) -> None:
+    play(BACKOFFS[name], [NEEDED, GATEWAY])
+
+
+def test_a_child_that_is_not_essential_keeps_nobody_from_serving_but_must_go_like_the_others() -> None:
+    one = Supervisor([NEEDED, GATEWAY])
+    one.start(0.0)
+    one.loaded("gateway")
+    assert not one.serving
+    assert not one.served
+    one.loaded("needed")
+    assert one.serving
+    one.exited("gateway", DIED, 1.0)
+    one.exited("gateway", DIED, 2.0)
+    assert one.children["gateway"].state is State.BACKOFF
+    assert one.serving
+    assert not one.gone
+    assert one.next_deadline == 4.0
+    one.exited("needed", DIED, 2.0)
+    assert not one.serving
+    assert one.served
+    one.stop(3.0)
+    assert one.children["gateway"].state is State.GONE
+    assert one.next_deadline == 4.0  # that of the child that is stopping, by chance the same
+    one.exited("needed", "ended", 3.0)
+    assert one.gone
+    assert one.next_deadline is None
+
+
+def test_two_children_of_one_name_are_refused() -> None:
+    with pytest.raises(ValueError, match="of one name"):
+        Supervisor([NEEDED, GATEWAY, GATEWAY])
+
+
+def test_the_wait_doubles_to_its_cap_and_no_number_of_failures_is_too_large() -> None:
+    restart = Restart(attempts=1, backoff_s=0.5, backoff_cap_s=3.0)
+    assert [restart.delay_s(failures) for failures in (0, 1, 2, 3, 4, 5, 10_000)] == [0, 0, 0.5, 1.0, 2.0, 3.0, 3.0]
+
+
 def test_all_serve_only_when_each_does() -> None:
     one = supervisor()
     one.start(0.0)
@@ -240,60 +391,131 @@ def test_the_error_of_giving_up_is_one_to_end_with() -> None:
     assert isinstance(gave_up.error, StartFailed)
 
 
+CHILDREN = {spec.name: spec for spec in [SPECS[0], NEEDED, GATEWAY]}
+
+KINDS = ["serves and dies"] * 15 + ["loaded", "exited", "exited", "load_failed", "tick", "due"] * 2 + ["stop"]
+
 EVENTS = st.lists(
     st.tuples(
-        st.sampled_from(["loaded", "load_failed", "exited", "tick", "tick", "stop"]),
-        st.sampled_from(STAGES),
-        st.floats(0, 60),
+        st.sampled_from(KINDS),
+        st.sampled_from(list(CHILDREN)),
+        st.sampled_from([0.0, 0.5, 1.0, 1.0, 2.0, 2.0, 5.0, 60.0]),
     ),
-    max_size=40,
+    min_size=5,
+    max_size=60,
 )
 
 
-@given(EVENTS)
-def test_no_stage_has_two_processes_and_none_is_spawned_after_stop(events: list[tuple[str, str, float]]) -> None:
-    one = supervisor()
-    living = {action.stage for action in one.start(0.0) if isinstance(action, Spawn)}
-    now, stopped, going = 0.0, False, True
+class World:
+    """Processes as the supervisor's decisions make them; every decision is checked as it is carried out."""
 
-    def perform(actions: list[Action]) -> bool:
+    def __init__(self, one: Supervisor) -> None:
+        self.one = one
+        self.now = 0.0
+        self.living: dict[str, bool] = {}
+        """Whether each process that lives has loaded."""
+        self.spawned = dict.fromkeys(CHILDREN, 0)
+        self.due = dict.fromkeys(CHILDREN, 0.0)
+        """When each is to be started."""
+        self.in_a_row = dict.fromkeys(CHILDREN, 0)
+        """Deaths while loading."""
+        self.deaths: dict[str, list[float]] = {name: [] for name in CHILDREN}
+        """When each has died in service; of those whose deaths are counted."""
+        self.stopped = self.ended = False
+        self.abandoned: set[str] = set()
+
+    def perform(self, actions: list[Action]) -> None:
         for action in actions:
-            if isinstance(action, GiveUp):
-                return False
-            if isinstance(action, Spawn):
-                assert not stopped
-                assert action.stage not in living
-                living.add(action.stage)
-            else:
-                assert action.stage in living
-        return True
+            match action:
+                case Spawn(child):
+                    assert not self.stopped
+                    assert child not in self.living
+                    assert child not in self.abandoned
+                    assert self.now >= self.due[child]
+                    self.living[child] = False
+                    self.spawned[child] += 1
+                case Stop(child) | Kill(child):
+                    assert child in self.living
+                case Abandon(child):
+                    assert not CHILDREN[child].essential
+                    self.abandoned.add(child)
+                case GiveUp():
+                    self.ended = True
 
-    for event, stage, later in events:
-        now += later
-        if event == "tick":
-            going = perform(one.tick(now))
-            assert one.next_deadline is None or one.next_deadline > now
-        elif event == "stop":
-            stopped = True
-            going = perform(one.stop(now))
-        elif stage not in living:
-            continue
-        elif event == "exited":
-            living.remove(stage)
-            going = perform(one.exited(stage, DIED, now))
-        elif event == "loaded":
-            one.loaded(stage)
+    def tick(self) -> None:
+        self.perform(self.one.tick(self.now))
+        assert self.one.next_deadline is None or self.one.next_deadline > self.now
+
+    def exited(self, child: str) -> None:
+        restart = CHILDREN[child].restart
+        if self.living.pop(child):
+            self.in_a_row[child] = 0
+            if restart.intensity is not None:
+                self.deaths[child].append(self.now)
         else:
-            one.load_failed(stage, "start_failed", "bad luck")
-        if not going:
+            self.in_a_row[child] += 1
+        recent = [at for at in self.deaths[child] if self.now - at <= 60.0]
+        failures = self.in_a_row[child] + len(recent)
+        wait_s = 0.0 if failures < 2 else min(restart.backoff_cap_s, restart.backoff_s * 2 ** (failures - 2))
+        self.due[child] = self.now + wait_s
+        self.perform(self.one.exited(child, DIED, self.now))
+        if not self.stopped:
+            given_up = self.ended if CHILDREN[child].essential else child in self.abandoned
+            assert given_up == (len(recent) > 3 or self.in_a_row[child] >= restart.attempts)
+
+    def check(self) -> None:
+        states = {name: life.state for name, life in self.one.children.items()}
+        with_process = {name for name, state in states.items() if state not in (State.GONE, State.BACKOFF)}
+        assert with_process == set(self.living)
+        assert self.one.gone == all(state is State.GONE for state in states.values())
+        assert {name: life.restarts for name, life in self.one.children.items()} == {
+            name: max(0, spawned - 1) for name, spawned in self.spawned.items()
+        }
+        for name, life in self.one.children.items():
+            if life.state is State.BACKOFF:
+                assert life.deadline == self.due[name]
+        if not self.stopped:  # nobody is forgotten: it lives, it will, or it was said that it will not
+            assert {name for name, state in states.items() if state is State.GONE} == self.abandoned
+            serving = {name for name, loaded in self.living.items() if loaded}
+            assert self.one.serving == (serving >= {name for name, spec in CHILDREN.items() if spec.essential})
+
+
+@settings(max_examples=300)
+@given(EVENTS)
+def test_whatever_happens_no_child_has_two_processes_none_comes_early_and_none_is_forgotten(
+    events: list[tuple[str, str, float]],
+) -> None:
+    one = Supervisor(list(CHILDREN.values()))
+    world = World(one)
+    world.perform(one.start(0.0))
+    for event, child, later in events:
+        world.now += later
+        deadline = one.next_deadline if event == "due" else world.one.children[child].deadline
+        if event == "due" or (event != "tick" and one.children[child].state is State.BACKOFF):
+            world.now = max(world.now, deadline or 0.0)
+        if event != "stop":
+            world.tick()
+        if event == "stop":
+            world.stopped = True
+            world.perform(one.stop(world.now))
+        elif child not in world.living or event in ("tick", "due"):
+            pass
+        elif event == "load_failed":
+            one.load_failed(child, "start_failed", "bad luck")
+        else:
+            if event in ("loaded", "serves and dies"):
+                one.loaded(child)
+                world.living[child] = True
+            if event in ("exited", "serves and dies"):
+                world.exited(child)
+        if world.ended:
             return
-        assert one.gone == (not living)
-    stopped = True
-    perform(one.stop(now))
-    while living:  # each one leaves when it is told to, or is killed at its deadline
-        stopping = [stage for stage, child in one.children.items() if child.state is State.STOPPING]
+        world.check()
+    world.stopped = True
+    world.perform(one.stop(world.now))
+    while world.living:  # each one leaves when it is told to, or is killed at its deadline
+        stopping = [name for name, life in one.children.items() if life.state is State.STOPPING]
         assert len(stopping) == 1
-        living.remove(stopping[0])
-        perform(one.exited(stopping[0], "ended", now))
+        world.exited(stopping[0])
     assert one.gone
     assert one.next_deadline is None

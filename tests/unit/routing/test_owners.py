@@ -128,6 +128,16 @@ def test_the_same_submit_again_joins_and_makes_nothing_twice(fleet: Fleet) -> No
     assert len(fleet.processes[TEXT].runs) == 1
 
 
+def test_a_connection_that_asks_again_gets_no_image_of_its_own_twice(fleet: Fleet) -> None:
+    """Nobody else can have asked for it, so nothing is kept."""
+    fleet.submit("a", n=2)
+    for stage in (TEXT, UNET, VAE):
+        fleet.work(stage, 1)
+    assert kinds(fleet.submit("a", n=2)) == ["Accepted"]
+    fleet.settle()
+    assert len(fleet.pictures("a")) == 2
+
+
 def test_another_submit_of_that_id_is_a_conflict_and_the_first_goes_on(fleet: Fleet) -> None:
     fleet.submit("a", owner=OWNER)
     assert code(fleet.submit("a", "a dog", owner=OWNER, client=SECOND_LINE)) == "conflict"
@@ -198,8 +208,10 @@ def test_what_is_kept_is_forgotten_in_time() -> None:
     fleet.now_ns += 59_000_000_000
     assert kinds(attach(fleet)) == ["Attached", "Image", "Done"]
     fleet.now_ns += 2_000_000_000
-    assert attach(fleet) == [wire.Attached(in_work=(), ended=())]
     assert kinds(fleet.submit("a", "a dog", owner=OWNER)) == ["Accepted"]
+    fleet.settle()
+    fleet.now_ns += 61_000_000_000
+    assert attach(fleet) == [wire.Attached(in_work=(), ended=())]
     fleet.close()
 
 
