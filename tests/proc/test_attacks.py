@@ -207,8 +207,9 @@ def test_twenty_kills_at_random_convict_nobody() -> None:
             if kills < 20 and isinstance(message, wire.Progress) and message.step and chance.random() < 0.3:
                 pids = {stage.kind: stage.pid for stage in watcher.status().stages if stage.state != "loading"}
                 if (pid := pids.get(chance.choice(["text", "unet", "vae"]))) is not None:
-                    os.kill(pid, signal.SIGKILL)
-                    kills += 1
+                    with suppress(ProcessLookupError):  # the one before may have hit it, and the status is older
+                        os.kill(pid, signal.SIGKILL)
+                        kills += 1
 
         outcome = run(client, prompts, kill)
         assert kills == 20
