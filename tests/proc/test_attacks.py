@@ -131,7 +131,7 @@ def test_idle_connections_to_the_last_descriptor_end_nobody(greeting: bytes) -> 
             connection.sendall(greeting)
         os.kill(stages["vae-0"], signal.SIGKILL)  # a process has to be started meanwhile
         assert isinstance(list(job)[-1][0], wire.Done)
-        eventually(lambda: 40 < descriptors(server) < 256, "there are some to spare, once those that are refused are gone")
+        eventually(lambda: 40 < descriptors(server) < 256, "there are some to spare, once the refused are gone")
         after = psutil.Process(server.process.pid).cpu_times()
         assert after.user + after.system - before.user - before.system < 5.0, "it does nothing but refuse"
         idle.close()
