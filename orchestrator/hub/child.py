@@ -16,12 +16,17 @@ _NICEST = 19
 """The nice level beyond which there is none."""
 
 
+_FOR_US_ALONE = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+"""What a service manager tells the hub, and no child is to answer."""
+
+
 def environment() -> dict[str, str]:
     """Ours, and that a child runs the code we run, not a namesake in the current folder."""
     here = str(Path(__file__).parents[2])
     paths = [path for path in (os.environ.get("PYTHONPATH"), here) if path]
     # A stage computes in OpenVINO's threads; those that BLAS would start at the import of numpy are never used.
-    return os.environ | {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(paths), "OPENBLAS_NUM_THREADS": "1"}
+    ours = {name: value for name, value in os.environ.items() if name not in _FOR_US_ALONE}
+    return ours | {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(paths), "OPENBLAS_NUM_THREADS": "1"}
 
 
 class Child:

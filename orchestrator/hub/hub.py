@@ -22,6 +22,7 @@ from orchestrator.hub.descriptors import KEPT, Reserve, in_use, raise_limit
 from orchestrator.hub.observer import Observer
 from orchestrator.hub.process import LoadingProcess, Process, ServingProcess
 from orchestrator.hub.recorder import Recorder
+from orchestrator.hub.service_manager import ServiceManager
 from orchestrator.hub.signals import Signals, caught_signals
 from orchestrator.hub.socket_file import SocketFile
 from orchestrator.hub.stage_child import stage_child
@@ -154,6 +155,7 @@ class Hub:
         self._stopping = False
         self._failure: TriptychError | None = None
         self._poller = zmq.Poller()
+        self._manager = ServiceManager()
 
     def run(self, signals: Signals) -> int:
         """The loop; returns the exit status.
@@ -209,6 +211,7 @@ class Hub:
                 if peer.uid is None or peer.uid == os.getuid():
                     self._attend(peer.routing_id, frame)
             # 6. What is due.
+            self._manager.beat(time.monotonic())
             self._supervise(self._supervisor.tick(time.monotonic()))
             waiting_due_ns = self._router.waiting_due_ns
             if waiting_due_ns is not None and time.monotonic_ns() >= waiting_due_ns:
@@ -226,6 +229,7 @@ class Hub:
                 with self._reserve.lent():
                     stages = self._observer.status("serving").stages
                 took = time.monotonic() - began
+                self._manager.ready(f"{self._plan.card.name} at {self.address}")
                 self._ready(Ready(self.address, self._plan.card.name, round(took, 3), stages))
             if self._state == "draining" and not self._stopping:
                 self._stop_when_drained()
@@ -242,6 +246,7 @@ class Hub:
             process.child.close()
         self._processes.clear()
         self._reserve.close()
+        self._manager.close()
         self._stages.close()
         self._clients.close(int(self._deadlines.send_s * 1000))
         self._context.term()
@@ -485,6 +490,7 @@ class Hub:
         """Take no more prompts; those accepted may finish until the deadline."""
         log.info("stopping: %s", "finishing what is in work" if not self._router.empty else "nothing is in work")
         self._state = "draining"
+        self._manager.stopping()
         self._drain_until = time.monotonic() + self._deadlines.drain_s
         self._router.drain()
 
@@ -510,6 +516,8 @@ class Hub:
             due.append(self._look_at)
         if self._router.waiting_due_ns is not None:
             due.append(self._router.waiting_due_ns / 1e9)
+        if self._manager.next_beat is not None:
+            due.append(self._manager.next_beat)
         return int(max(0.0, min(due) - time.monotonic()) * 1000) + 1 if due else -1
 
 
