@@ -37,11 +37,15 @@ class Server:
         cache: Path | None = None,
         ignored: Iterable[int] = (),
         command: Sequence[str] = TRIPTYCH,
+        http: str | None = "",
     ) -> None:
         self.address = address
+        self.http = ""
+        """The address of its HTTP gateway, once it is ready; empty for none."""
+        listening = [f"--set=listen.socket={address}", *([] if http is None else [f"--set=listen.http={http}"])]
         with ignoring(*ignored):
             self.process = subprocess.Popen(
-                [*command, "serve", f"--set=listen.socket={address}"] + [f"--set={override}" for override in overrides],
+                [*command, "serve", *listening, *(f"--set={override}" for override in overrides)],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 start_new_session=True,
@@ -56,7 +60,9 @@ class Server:
             assert selector.select(DEADLINE_S), "no ready line in time"
         line = self.process.stdout.readline().decode()
         assert line, f"ended before it was ready: {self.end()}"
-        self.address = line.split()[3]  # a port of * has a number now
+        words = line.split()
+        self.address = words[3]  # a port of * has a number now
+        self.http = words[5] if words[4] == "and" else ""
         return line
 
     def end(self) -> tuple[int, str]:
@@ -87,12 +93,14 @@ def serving(
     cache: Path | None = None,
     ignored: Iterable[int] = (),
     command: Sequence[str] = TRIPTYCH,
+    http: str | None = "",
 ) -> Iterator[Server]:
     """A server until the end of the block, then stopped if it still runs; what it remembers lies in `cache`.
 
-    It is born to ignore the signals in `ignored`, and started by `command`.
+    It is born to ignore the signals in `ignored`, and started by `command`. It has no HTTP gateway unless `http` is
+    its address, or None for the one that it has when nobody says anything.
     """
-    server = Server(overrides, address or private_address(), cache, ignored, command)
+    server = Server(overrides, address or private_address(), cache, ignored, command, http)
     try:
         if ready:
             server.wait_ready()

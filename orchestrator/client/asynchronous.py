@@ -65,6 +65,20 @@ class AsyncClient:
         await self._send(request, lambda: self._conversation.opened(prompt.queue))
         return prompt
 
+    async def send(self, message: wire.PromptMessage) -> None:
+        """Send a message of which the answers come through `receive`."""
+        if isinstance(message, wire.Submit) and not isinstance(message, wire.Quote):
+            self._conversation.check_free(message.id)
+        await self._send(message, lambda: self._conversation.sent(message))
+
+    async def receive(self) -> Event:
+        """The next event of a prompt without a stream, or answer to what was sent; waits until one comes."""
+        while not self._conversation.others:
+            self.check()
+            self._conversation.raise_lost()
+            await self._change()
+        return self._conversation.others.popleft()
+
     def cancel(self, *ids: str) -> None:
         """Give up these prompts, if they are in work; never waits. A server that cannot be told has done so already."""
         for id in ids if self._error is None else ():

@@ -139,6 +139,8 @@ class Observer:
             hub_pid=me.pid,
             hub_cpu_s=round(times.user + times.system, 3),
             protocol=wire.PROTOCOL,
+            sizes=self._plan.sizes,
+            default_steps=self._plan.card.steps,
         )
 
     def _stages(self) -> list[tuple[StageSpec, Process]]:

@@ -70,8 +70,19 @@ class ListenConfig(_Section, frozen=True, kw_only=True):
 
     socket: str = "tcp://127.0.0.1:7801"
     """ZeroMQ address of the prompt socket: tcp on a loopback address, or ipc."""
-    http: Literal[""] = ""
-    """Reserved: address of an HTTP gateway. This version has none."""
+    http: str | None = None
+    """Address of the HTTP gateway, as HOST:PORT on loopback; off loopback only with a key. Empty for none; where it is
+    not named at all, 127.0.0.1:7800, or a free port if that is taken."""
+    key: str = ""
+    """Secret that HTTP clients have to present; empty for none."""
+    hosts: tuple[str, ...] = ()
+    """Names, beside those of loopback, by which HTTP clients may call the server."""
+    origins: tuple[str, ...] = ()
+    """Origins of web pages that may use the HTTP gateway."""
+    grace_s: Seconds = 5.0
+    """Seconds for which a picture is still made whose HTTP client has gone."""
+    playground: bool = False
+    """Whether the page of the HTTP gateway may kill stages; with an embedded model it may in any case."""
 
 
 class DeadlinesConfig(_Section, frozen=True, kw_only=True):
@@ -260,7 +271,7 @@ def _set(tables: dict[str, Any], dotted: str, value: str, where: str) -> None:
     except _NOT_TOML:
         found = value
     wanted = get_type_hints(_TABLES.get(dotted.rpartition(".")[0], Config)).get(parts[-1])
-    table[parts[-1]] = value if wanted is str and not isinstance(found, str) else found
+    table[parts[-1]] = value if wanted in (str, str | None) and not isinstance(found, str) else found
 
 
 _CHOICES = {
@@ -269,7 +280,6 @@ _CHOICES = {
     "kind": KINDS,
     "order": ORDERS,
     "journal": ("",),
-    "http": ("",),
 }
 """Values of the keys that take few of them, for the message when there is another."""
 
@@ -301,6 +311,8 @@ def _check(config: Config, name: str) -> None:
         except ConfigError as error:
             raise ConfigError(f"{name}: stage[{number}].cores: {error}") from error
     _check_address(config.listen.socket, f"{name}: listen.socket")
+    if config.listen.http:
+        _check_http(config.listen, f"{name}: listen.http")
 
 
 _SIZE = re.compile(r"(\d{1,18})x(\d{1,18})", re.ASCII | re.IGNORECASE)
@@ -320,6 +332,14 @@ def parse_size(text: str, where: str) -> tuple[int, int]:
 
 _LOOPBACK = re.compile(r"tcp://(127(\.\d{1,3}){3}|localhost|\[::1\])(:|$)", re.ASCII)
 _PORT = re.compile(r"\*|\d{1,5}", re.ASCII)
+
+
+def _check_http(listen: ListenConfig, where: str) -> None:
+    host, colon, port = (listen.http or "").rpartition(":")
+    if not colon or not port.isdecimal() or not port.isascii() or not 0 < int(port) < 65536:
+        raise ConfigError(f"{where}: {listen.http!r} is no address; write it like 127.0.0.1:7800")
+    if not _LOOPBACK.match(f"tcp://{host}:") and not listen.key:
+        raise ConfigError(f"{where}: {listen.http} is off loopback, where anybody could use it; set listen.key")
 
 
 def _check_address(address: str, where: str) -> None:

@@ -359,6 +359,10 @@ class Status(_FromHub, frozen=True, kw_only=True, tag="status"):
     """Jobs that had to be sent again since the start."""
     hub_pid: int
     hub_cpu_s: float
+    sizes: tuple[tuple[int, int], ...] = ()
+    """Widths and heights in pixels that are served; the first one is made where a request names none."""
+    default_steps: int = 0
+    """Steps where a request names none."""
     protocol: int = 0
     """The server's PROTOCOL; 0 from servers that are older than the number."""
 
@@ -423,9 +427,13 @@ def decode_client_message(frame: bytes) -> ClientMessage:
     try:
         return _client_message.decode(frame)
     except UNREADABLE as error:
-        unpaired = isinstance(error, UnicodeDecodeError) or "surrogate" in str(error) or _LONE_SURROGATE.search(frame)
-        why = "its text is not valid Unicode (a lone surrogate, or not UTF-8)" if unpaired else str(error)[:_WHY_CHARS]
-        raise BadRequest(f"not a request: {why}") from error
+        raise BadRequest(f"not a request: {why_unreadable(frame, error)}") from error
+
+
+def why_unreadable(frame: bytes, error: Exception) -> str:
+    """The reason for which JSON could not be decoded, in words for a person."""
+    unpaired = isinstance(error, UnicodeDecodeError) or "surrogate" in str(error) or _LONE_SURROGATE.search(frame)
+    return "its text is not valid Unicode (a lone surrogate, or not UTF-8)" if unpaired else str(error)[:_WHY_CHARS]
 
 
 def id_of_broken(frame: bytes) -> str:

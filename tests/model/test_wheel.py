@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from orchestrator.gateway.routes.page import FILES
 from tests.conftest import ROOT
 from tests.server import DEADLINE_S
 
@@ -55,6 +56,11 @@ def test_a_wheel_draws_with_a_configuration_that_it_wrote(beside: Run, installed
     with Image.open(picture) as image:
         assert image.size == (128, 128)
         assert "a photo of a cat on mars" in image.text["parameters"]
+
+
+def test_the_page_is_in_it(installed: Path) -> None:
+    folder = installed / "orchestrator" / "gateway" / "page"
+    assert {file.name for file in folder.iterdir()} == set(FILES)
 
 
 def test_no_test_and_no_document_is_installed(installed: Path) -> None:

@@ -157,6 +157,15 @@ class StubVae(OneByOne[Decode]):
         return (len(picture),)
 
 
+class DrawsPreviews(StubVae):
+    """Draws every preview that is asked for, as the same grey JPEG."""
+
+    JPEG = encode(np.full((8, 8, 3), 127, np.uint8), "jpeg", {})
+
+    def preview(self, wanted: DrawPreview) -> PreviewDrawn | None:
+        return PreviewDrawn(wanted.job, 1, self.JPEG)
+
+
 class NamesNobody(StubUnet):
     """Raises while it has a job of `[error]`, before it has said which job the unit of work is about."""
 

@@ -4,11 +4,13 @@ import argparse
 import json
 import logging
 from collections import Counter
+from contextlib import nullcontext
 
 import msgspec
 
 from orchestrator.cli.options import add_config_argument, add_json, config_path
 from orchestrator.cli.parser import Parser
+from orchestrator.gateway.child import gateway_child, listening, url
 from orchestrator.hub import hub
 from orchestrator.output import CannotWrite
 from stages.core import config
@@ -28,11 +30,15 @@ def run(args: argparse.Namespace) -> int:
     """Serve."""
     loaded = config.load(config_path(args), args.set)
     logging.basicConfig(format="triptych: %(message)s", level=logging.DEBUG if args.debug else logging.INFO)
-    return hub.serve(
-        loaded,
-        ready=lambda ready: _say(line(ready, args.json)),
-        lifeline=args.lifeline_fd,
-    )
+    private = args.lifeline_fd is not None  # it has one client, which does not speak HTTP
+    with nullcontext() if private else listening(loaded) as http:
+        page = "" if http is None else url(http)
+        return hub.serve(
+            loaded,
+            ready=lambda ready: _say(line(ready, args.json, page)),
+            lifeline=args.lifeline_fd,
+            beside=lambda address: [] if http is None else [gateway_child(loaded, address, http)],
+        )
 
 
 def _say(ready_line: str) -> None:
@@ -43,13 +49,14 @@ def _say(ready_line: str) -> None:
         log.warning("the ready line could not be written: %s", error)
 
 
-def line(ready: hub.Ready, as_json: bool) -> str:
-    """The ready line, for people or for programs."""
+def line(ready: hub.Ready, as_json: bool, page: str = "") -> str:
+    """The ready line, for people or for programs; `page` is the address of the HTTP gateway, if there is one."""
     if as_json:
-        return json.dumps(msgspec.to_builtins(ready))
+        return json.dumps(msgspec.to_builtins(ready) | ({"http": page} if page else {}))
     replicas = Counter(stage.kind for stage in ready.stages)
     stages = " | ".join(
         f"{stage.kind if replicas[stage.kind] == 1 else stage.name} {stage.cores_seen or stage.cores_asked}"
         for stage in ready.stages
     )
-    return f"triptych: ready at {ready.address} with {ready.model}, {stages}, loaded in {ready.load_s:.1f} s"
+    where = f"{ready.address} and {page}" if page else ready.address
+    return f"triptych: ready at {where} with {ready.model}, {stages}, loaded in {ready.load_s:.1f} s"

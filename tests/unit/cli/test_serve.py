@@ -1,6 +1,6 @@
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 import pytest
@@ -9,6 +9,7 @@ from rich.console import Console
 from orchestrator.__main__ import main
 from orchestrator.cli.commands import serve, status
 from orchestrator.hub import hub
+from orchestrator.hub.child_spec import ChildSpec
 from orchestrator.hub.hub import Ready
 from orchestrator.output import CannotWrite
 from stages.core import wire
@@ -73,15 +74,21 @@ def test_serve_hands_over_the_configuration_and_the_life_line(
 ) -> None:
     served: list[object] = []
 
-    def fake(config: Config, *, ready: Callable[[Ready], None], lifeline: int | None = None) -> int:
-        served.extend((config.pipeline.queue_limit, lifeline))
+    def fake(
+        config: Config,
+        *,
+        ready: Callable[[Ready], None],
+        lifeline: int | None = None,
+        beside: Callable[[str], Sequence[ChildSpec]] = hub.none_beside,
+    ) -> int:
+        served.extend((config.pipeline.queue_limit, lifeline, len(beside("ipc://x"))))
         ready(READY)
         return 0
 
     monkeypatch.setattr(hub, "serve", fake)
     monkeypatch.delenv("TRIPTYCH_CONFIG", raising=False)
     assert main(["serve", "--set", "pipeline.queue_limit=5", "--lifeline-fd", "17", "--json"]) == 0
-    assert served == [5, 17]
+    assert served == [5, 17, 0]
     assert capsys.readouterr().out == serve.line(READY, as_json=True) + "\n"
 
 

@@ -1,0 +1,1 @@
+"""The HTTP gateway: a process of its own, and a client of the hub like any other."""
