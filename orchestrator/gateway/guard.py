@@ -22,7 +22,7 @@ JSON_BYTES = 1 << 20
 """Bytes of a body, at most."""
 
 RECEIVE_S = 30.0
-"""Seconds that the next part of a body may take."""
+"""Seconds that a body may take, in all."""
 
 SEND_S = 30.0
 """Seconds that a client may take to make room for the next part of an answer."""
@@ -84,7 +84,7 @@ class Guard:
                 401, "a key is needed: Authorization: Bearer KEY", "unauthorized", WWW_Authenticate=challenge
             )
         length = headers.get("content-length")
-        if length is not None and (not length.isdigit() or int(length) > JSON_BYTES):
+        if length is not None and (not (length.isascii() and length.isdigit()) or int(length) > JSON_BYTES):
             raise HttpError(413, f"the body is larger than the {JSON_BYTES:,} bytes that are read", "too_large")
 
     def _knows(self, headers: Headers) -> bool:
@@ -101,11 +101,12 @@ def _bounded(receive: Receive) -> Receive:
     """Receive no more of a body than is read; what says no length beforehand is counted."""
     seen = 0
     more = True
+    until = asyncio.get_running_loop().time() + RECEIVE_S
 
     async def bounded() -> Message:
         nonlocal seen, more
         try:
-            async with asyncio.timeout(RECEIVE_S if more else None):  # after the body, what comes is the client's end
+            async with asyncio.timeout_at(until if more else None):  # after the body, what comes is the client's end
                 message = await receive()
         except TimeoutError:
             raise HttpError(408, f"the body did not come within {RECEIVE_S:.0f} s", "timeout") from None

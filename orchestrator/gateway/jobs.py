@@ -17,7 +17,7 @@ import msgspec
 from orchestrator.client.asynchronous import AsyncClient
 from orchestrator.client.conversation import Event
 from stages.core import wire
-from stages.core.errors import NoAnswer, TriptychError
+from stages.core.errors import Conflict, NoAnswer, TriptychError
 
 log = logging.getLogger("triptych.gateway")
 
@@ -167,13 +167,19 @@ class Jobs:
             self._take_in(message, payload)
 
     async def submit(self, submit: wire.Submit) -> Job:
-        """Have the hub take a prompt in. Raises the TriptychError that it is refused with.
+        """Have the hub take a prompt in; the same one again, of an id that the client has chosen, is the job it was.
 
-        To the hub it is the gateway's, whatever owner the client named; that groups the jobs here.
+        To the hub it is the gateway's, whatever owner the client named; that groups the jobs here. Raises the
+        TriptychError that it is refused with: Conflict where the id is that of another job.
         """
         await self.attached.wait()
         group = None if submit.owner is None else group_of(submit.owner)
         submit = msgspec.structs.replace(submit, owner=self._owner)
+        known = self._jobs.get(submit.id)
+        if known is not None and known.failed is None:
+            if known.submit == submit and known.group == group and submit.id not in self._answers:
+                return known
+            raise Conflict(f"another job of `id` {submit.id!r} is in work or kept; choose another id")
         answer: asyncio.Future[wire.PromptAnswer] = asyncio.get_running_loop().create_future()
         self._answers[submit.id] = answer
         job = self._jobs[submit.id] = Job(submit.id, submit, time.time(), group)

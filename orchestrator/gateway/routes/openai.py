@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Request
 from fastapi.responses import JSONResponse, Response
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
 
 from orchestrator.gateway import errors, sizes, sse
@@ -91,7 +92,13 @@ def routes(gateway: Gateway) -> APIRouter:
     for prefix in ("/v1", "/v3"):
         router.add_api_route(f"{prefix}/images/generations", generate, methods=["POST"], response_model=None)
         for name in ("edits", "variations"):
-            router.add_api_route(f"{prefix}/images/{name}", _not_yet, methods=["POST"], response_model=None)
+            router.add_api_route(
+                f"{prefix}/images/{name}",
+                _not_yet,
+                methods=["POST"],
+                response_model=None,
+                route_class_override=APIRoute,
+            )
         router.add_api_route(f"{prefix}/models", lambda: _models(gateway), methods=["GET"], response_model=None)
         router.add_api_route(
             f"{prefix}/models/{{name:path}}", lambda name: _model(gateway, name), methods=["GET"], response_model=None

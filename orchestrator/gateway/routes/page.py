@@ -95,6 +95,7 @@ def routes(gateway: Gateway) -> APIRouter:
             os.kill(found.pid, signal.SIGKILL)
         except ProcessLookupError:
             raise HttpError(409, f"{found.name} has gone by itself", "conflict") from None
+        gateway.feed.watch_closely()
         return JSONResponse({"stage": found.name, "pid": found.pid}, 202)
 
     return router

@@ -107,6 +107,19 @@ def test_cards_tell_where_everybody_is_and_not_who() -> None:
     assert not any(word in str(cards) for word in ("secret", waits.id, drawn.id))
 
 
+def test_idle_pages_are_worth_fewer_questions_to_the_hub() -> None:
+    gateway, page, about = FakeGateway(), Page(group_of("me")), job("me")
+    feed = feed_of(gateway, page, Page(None))
+    gateway.jobs += [job("them"), Job(new_id(), None, time.time())]
+    assert not feed._lively()
+    gateway.jobs.append(about)
+    assert feed._lively()
+    about.take_in(wire.Done(id=about.id), None)
+    assert not feed._lively()
+    feed.watch_closely()
+    assert feed._lively()
+
+
 def test_a_closed_page_ends() -> None:
     page = Page(None)
 
