@@ -35,7 +35,7 @@ class Restart(msgspec.Struct, frozen=True):
     attempts: int
     """Deaths while loading, in a row, after which it is given up."""
     intensity: Intensity | None = None
-    """Of deaths in service. None: any number is borne, and each is followed by a new process at once."""
+    """Limit of deaths in service. None: any number is borne, and each is followed by a new process at once."""
     backoff_s: float = 0.5
     """Seconds before the second start after failures that follow each other; doubled for each further one."""
     backoff_cap_s: float = 30.0
