@@ -11,10 +11,12 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from orchestrator.__main__ import main
 from orchestrator.hub import hub
 from orchestrator.hub.child_spec import ChildSpec, Intensity, Lifeline, Restart
+from stages.core.config import Config
 
 
 def beside(diary: str, backoff_s: float, address: str) -> Sequence[ChildSpec]:
@@ -50,6 +52,11 @@ def note(diary: Path, line: str) -> None:
 if __name__ == "__main__":
     diary, number, *words = sys.argv[1:]
     if words:
-        hub.serve = partial(hub.serve, beside=partial(beside, diary, float(number)))
+        serve = hub.serve
+
+        def serve_with_a_diarist(config: Config, **named: Any) -> int:
+            return serve(config, **named | {"beside": partial(beside, diary, float(number))})
+
+        hub.serve = serve_with_a_diarist
         sys.exit(main(words))
     live(Path(diary), int(number))
