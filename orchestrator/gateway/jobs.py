@@ -6,7 +6,6 @@ changes. After a restart the gateway attaches to what the one before it had subm
 
 import asyncio
 import hashlib
-import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -18,8 +17,6 @@ from orchestrator.client.asynchronous import AsyncClient
 from orchestrator.client.conversation import Event
 from stages.core import wire
 from stages.core.errors import Conflict, NoAnswer, TriptychError
-
-log = logging.getLogger("triptych.gateway")
 
 _UNREAD = 64
 """Events that may wait for one listener; from there on the oldest news are left out for it."""
@@ -202,11 +199,6 @@ class Jobs:
         """Give the job up."""
         if not job.over:
             await self._client.send(wire.Cancel(id=job.id, owner=self._owner))
-
-    async def forget(self, job: Job) -> None:
-        """Keep the job no longer."""
-        self._jobs.pop(job.id, None)
-        await self._client.send(wire.Forget(id=job.id, owner=self._owner))
 
     async def events(self, job: Job) -> AsyncIterator[Event]:
         """What there is to tell of the job now, and all that comes, up to and with its end."""

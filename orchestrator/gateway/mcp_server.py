@@ -47,8 +47,7 @@ def mcp_application(gateway: Gateway) -> tuple[MCPServer, Starlette]:
     ) -> list[Any]:
         """Draw a picture from a description."""
         try:
-            asked = sizes.parse(size)
-            width, height = sizes.fit(asked, gateway.known.sizes) if asked else gateway.known.sizes[0]
+            width, height = gateway.size(sizes.parse(size))
             submit = wire.Submit(
                 id=new_id(),
                 prompt=prompt,

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.types import Message
 
 from orchestrator.client.asynchronous import AsyncClient
+from orchestrator.gateway import sizes
 from orchestrator.gateway.errors import HttpError
 from orchestrator.gateway.feed import Feed
 from orchestrator.gateway.idempotency import Repeats
@@ -82,6 +83,11 @@ class Gateway:
         if self._known is None:
             raise HttpError(503, "the pipeline does not answer now; try again soon", "no_answer", Retry_After="2")
         return self._known
+
+    def size(self, asked: sizes.Size | None) -> sizes.Size:
+        """The size served that is nearest to what was asked for; the usual one where nothing was."""
+        served = self.known.sizes
+        return served[0] if asked is None else sizes.fit(asked, served)
 
     async def fresh(self, good_s: float = _FRESH_S) -> wire.Status | None:
         """The hub's status, not older than `good_s` seconds; None if it does not answer."""

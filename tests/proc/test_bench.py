@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.bench.drive import play
+from orchestrator.bench.measure import BenchTask, measure
 from orchestrator.bench.workload import DEFAULT, Closed, arrivals
 from orchestrator.trace import timeline
 from orchestrator.trace.recording import Reported, forwards, jobs, visits
@@ -108,6 +109,16 @@ def test_mistakes_are_one_line(words: tuple[str, ...], line: str) -> None:
     assert ended.returncode == 2
     assert ended.stderr.count("\n") == 1
     assert line in ended.stderr
+
+
+def test_progress_names_what_is_played_and_counts_to_the_end(server: Server) -> None:
+    told: list[tuple[str, int, int]] = []
+    task = BenchTask(mix=DEFAULT, levels=(Closed(2),), jobs=3, rounds=2, warm_up=1, seed=0)
+    with server.client() as client:
+        measure(client, task, client.status(), lambda what, ended, total: told.append((what, ended, total)))
+    played = list(dict.fromkeys(what for what, _, _ in told))
+    assert played == ["warm-up", "closed:2, round 1 of 2", "closed:2, round 2 of 2"]
+    assert told[-1][1:] == (7, 7)
 
 
 def test_a_load_is_sent_whatever_becomes_of_it(server: Server) -> None:

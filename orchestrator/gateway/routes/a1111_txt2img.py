@@ -76,7 +76,7 @@ def submission(gateway: Gateway, body: TextToImage) -> tuple[wire.Submit, dict[s
     asked = sizes.check(
         default_width if body.width is None else body.width, default_height if body.height is None else body.height
     )
-    width, height = sizes.fit(asked, gateway.known.sizes)
+    width, height = gateway.size(asked)
     if asked != (width, height):
         headers["X-Triptych-Size"] = f"{width}x{height}"
     steps = gateway.known.default_steps if body.steps is None else body.steps

@@ -135,7 +135,7 @@ def _submit(gateway: Gateway, body: Generation) -> tuple[wire.Submit, dict[str, 
     asked = sizes.parse(body.size) if body.size else None
     if body.width is not None and body.height is not None:
         asked = sizes.check(body.width, body.height)
-    width, height = sizes.fit(asked, gateway.known.sizes) if asked else gateway.known.sizes[0]
+    width, height = gateway.size(asked)
     if asked and asked != (width, height):
         headers["X-Triptych-Size"] = f"{width}x{height}"
     n = body.n if body.n is not None else body.num_images_per_prompt

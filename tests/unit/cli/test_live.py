@@ -81,6 +81,13 @@ def test_stream_has_a_line_for_each_stage_with_what_it_holds() -> None:
     assert whole.endswith("0 images, 2 waiting")
 
 
+def test_a_stage_is_said_to_hold_the_unet_s_first_and_the_others_last() -> None:
+    now = session(progress("a", "unet", 1, 25), progress("b", "text"), progress("c", "vae"), prompts=6)
+    tell(now, [progress("d", "unet", 1, 25), progress("e", "text"), progress("f", "vae")], now=11.0)
+    text, unet, vae, _ = drawn(now, per_stage=True)
+    assert [line.split()[2] for line in (text, unet, vae)] == ["e", "a", "f"]
+
+
 def test_stream_counts_failures_and_knows_the_whole_once_all_is_read() -> None:
     now = session(progress("a", "vae"), image("a"), done("a"), failed("b", "stage_lost"))
     now.all_asked = True

@@ -37,12 +37,21 @@ class _Gateway:
     def __init__(self) -> None:
         self.jobs = _Jobs()
 
+    def size(self, asked: tuple[int, int] | None) -> tuple[int, int]:
+        return self.known.sizes[0]
+
     def check_model(self, name: str | None) -> None:
         pass
 
     async def ended(self, request: Request, job: Job, *, lasting: bool) -> Job:
         await asyncio.wait_for(self.jobs.cancelled.wait(), 10)
         return job
+
+
+def test_the_lists_are_named_in_the_description() -> None:
+    app = FastAPI()
+    app.include_router(a1111.routes(cast("Gateway", _Gateway())))
+    assert app.openapi()["paths"]["/sdapi/v1/upscalers"]["get"]["summary"] == "upscalers"
 
 
 def test_it_stops_that_job_too() -> None:
